@@ -1,0 +1,38 @@
+"""How a room tells of long work without knowing who listens. Travels to Kaggle."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Take news of one piece of work at a time: start, advance, note, finish."""
+
+    def start(self, label: str, total: float | None = None, unit: str = "") -> None:
+        """Begin a piece of work; `total` is in `unit`, None where it is not known."""
+
+    def advance(self, n: float = 1) -> None:
+        """Count `n` more units as done."""
+
+    def note(self, text: str) -> None:
+        """Say one line beside the bar."""
+
+    def finish(self) -> None:
+        """End the piece of work."""
+
+
+class _Quiet:
+    def start(self, label: str, total: float | None = None, unit: str = "") -> None:
+        pass
+
+    def advance(self, n: float = 1) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+QUIET: Progress = _Quiet()
