@@ -1,0 +1,198 @@
+"""Ask Kaggle about competitions, and submit to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kagflow.errors import RemoteError
+from kagflow.progress import QUIET, Progress
+from kagflow.ship.remote_download import Download
+from kagflow.ship.remote_errors import ForbiddenError, MissingError
+from kagflow.ship.remote_rpc import Calls
+from kagflow.ship.remote_types import (
+    UNKNOWN,
+    CompetitionInfo,
+    Downloaded,
+    LeaderboardRow,
+    Limits,
+    RemoteFile,
+    Submission,
+    moment,
+    score,
+)
+
+SITE = "https://www.kaggle.com"
+
+
+class CompetitionCalls(Calls):
+    """Group the calls about one competition."""
+
+    def competition(self, slug: str) -> CompetitionInfo:
+        """Return what the competition's page says; raise RemoteError where there is none."""
+        try:
+            answer = self.rpc("competitions", "get_competition", {"competitionName": slug})
+        except (MissingError, ForbiddenError) as error:
+            raise MissingError(
+                f"no competition '{slug}' for this account ({error.message})",
+                hint=f"compare the slug with the address of its page, {SITE}/competitions/{slug}",
+            ) from None
+        return CompetitionInfo(
+            slug=slug,
+            title=str(answer.get("title", slug)),
+            url=str(answer.get("url", "")),
+            host=str(answer.get("hostName", "")),
+            metric=str(answer.get("evaluationMetric", "")),
+            entered=bool(answer.get("userHasEntered")),
+            kernels_only=bool(answer.get("isKernelsSubmissionsOnly")),
+            closed=bool(answer.get("submissionsDisabled")),
+            daily_submissions=int(answer.get("maxDailySubmissions") or 0),
+            deadline=moment(answer.get("deadline")),
+        )
+
+    def files(self, slug: str) -> tuple[RemoteFile, ...]:
+        """Return every data file of the competition, all pages."""
+        fields = {"competitionName": slug}
+        with _Entry(self, slug):
+            items = list(self.pages("competitions", "list_data_files", fields, "files"))
+        return tuple(RemoteFile(str(item.get("name", "")), _size(item)) for item in items)
+
+    def download(
+        self,
+        slug: str,
+        target: Path,
+        *,
+        progress: Progress = QUIET,
+        on_size: Callable[[int], None] | None = None,
+    ) -> Downloaded:
+        """Download all data as one archive; `on_size` hears its bytes before they come."""
+
+        def link() -> str:
+            with _Entry(self, slug):
+                return link_of(
+                    self.rpc("competitions", "download_data_files", {"competitionName": slug})
+                )
+
+        job = Download(self.transport, link, target, progress, on_size, label=f"download {slug}")
+        return job.run()
+
+    def submit(self, slug: str, kernel: str, *, version: int, file: str, message: str) -> int:
+        """Submit one kernel version's output; return the submission's number.
+
+        `message` must be unique to this submission: a lost answer is looked up by it.
+        """
+        owner, _, name = kernel.partition("/")
+        before = {item.ref for item in self.submissions(slug)}
+        fields = {
+            "competitionName": slug,
+            "kernelOwner": owner,
+            "kernelSlug": name,
+            "kernelVersion": version,
+            "fileName": file,
+            "submissionDescription": message,
+        }
+
+        def once() -> int:
+            answer = self.rpc("competitions", "create_code_submission", fields)
+            ref = int(answer.get("ref") or 0)
+            if not ref:
+                raise RemoteError(
+                    f"submission not accepted: {answer.get('message') or 'no reason'}"
+                )
+            return ref
+
+        def look_up() -> int | None:
+            new = [item.ref for item in self.submissions(slug) if item.description == message]
+            return max((ref for ref in new if ref not in before), default=None)
+
+        return self.write(once, look_up)
+
+    def submission(self, ref: int) -> Submission:
+        """Return one submission; PENDING where Kaggle does not know it yet."""
+        try:
+            return _submission(self.rpc("competitions", "get_submission", {"ref": ref}))
+        except MissingError:
+            # A submission made a moment ago may not be visible yet.
+            return Submission(ref, "PENDING", None, None, "", "", None)
+
+    def submissions(self, slug: str) -> tuple[Submission, ...]:
+        """Return the team's submissions, all pages, newest first."""
+        fields = {"competitionName": slug}
+        items = self.pages("competitions", "list_submissions", fields, "submissions")
+        return tuple(_submission(item) for item in items)
+
+    def limits(self, slug: str) -> Limits:
+        """Return how many submissions are left today (UTC)."""
+        answer = self.rpc("competitions", "get_submission_limits", {"competitionName": slug})
+        left = answer.get("numAllowedNow")
+        # A limit of nought is sent as nothing at all, so only a non-empty answer speaks.
+        known = left is not None or bool(answer)
+        return Limits(
+            int(answer.get("numToday") or 0),
+            int(answer.get("numTotal") or 0),
+            int(left or 0) if known else None,
+        )
+
+    def leaderboard(self, slug: str) -> tuple[LeaderboardRow, ...]:
+        """Return the public leaderboard, best first."""
+        items = self.pages(
+            "competitions", "get_leaderboard", {"competitionName": slug}, "submissions"
+        )
+        return tuple(
+            LeaderboardRow(
+                str(item.get("teamName", "")),
+                score(item.get("score")),
+                moment(item.get("submissionDate")),
+            )
+            for item in items
+        )
+
+
+class _Entry:
+    """Tell apart why a competition's data is refused."""
+
+    def __init__(self, calls: CompetitionCalls, slug: str) -> None:
+        self._calls, self._slug = calls, slug
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if not isinstance(error, ForbiddenError | MissingError):
+            return
+        # Raises by itself where the slug is what is wrong.
+        if not self._calls.competition(self._slug).entered:
+            raise RemoteError(
+                f"{self._slug}: this account has not accepted the competition's rules",
+                hint=f"accept them on {SITE}/competitions/{self._slug}/rules (only a browser can), "
+                "then run the same command again",
+            ) from None
+        raise RemoteError(
+            f"{self._slug}: the data is refused although the rules are accepted ({error.message})",
+            hint="is the account's phone verified, and is the competition still open?",
+        ) from None
+
+
+def link_of(answer: Any) -> str:
+    """Return the link of a redirecting RPC; raise RemoteError where there is none."""
+    if not isinstance(answer, str):
+        raise RemoteError("Kaggle gave no download link")
+    return answer
+
+
+def _size(item: dict[str, Any]) -> int | None:
+    size = item.get("totalBytes")
+    return int(size) if size is not None else None
+
+
+def _submission(item: dict[str, Any]) -> Submission:
+    return Submission(
+        ref=int(item.get("ref") or 0),
+        status=str(item.get("status") or UNKNOWN),
+        public=score(item.get("publicScore")),
+        private=score(item.get("privateScore")),
+        description=str(item.get("description") or ""),
+        error=str(item.get("errorDescription") or ""),
+        at=moment(item.get("date")),
+    )

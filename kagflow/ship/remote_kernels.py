@@ -1,0 +1,195 @@
+"""Push a kernel version, follow it, and bring its outputs back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kagflow.errors import DataError, RemoteError
+from kagflow.progress import QUIET, Progress
+from kagflow.ship.remote_download import Download
+from kagflow.ship.remote_errors import ForbiddenError, MissingError
+from kagflow.ship.remote_rpc import Calls
+from kagflow.ship.remote_types import (
+    UNKNOWN,
+    KernelPush,
+    KernelStatus,
+    LogLine,
+    Pushed,
+    Quota,
+    QuotaView,
+    moment,
+    seconds,
+)
+
+
+class KernelCalls(Calls):
+    """Group the calls about kernels and the quota that they draw on."""
+
+    def push_kernel(self, push: KernelPush) -> Pushed:
+        """Save and run a new kernel version, internet off and private.
+
+        Raises RemoteError where Kaggle answers with an error, lists an invalid source, or names
+        no version: all three come with status 200. `push.text` must be unique to this push: a
+        lost answer is looked up by it.
+        """
+        before = self.kernel_version(push.ref)[0]
+        return self.write(lambda: self._save(push), lambda: self.find_kernel(push, after=before))
+
+    def find_kernel(self, push: KernelPush, *, after: int = 0) -> Pushed | None:
+        """Return the kernel's newest version where it holds exactly this source."""
+        version, source = self.kernel_version(push.ref)
+        if version <= after or source.strip() != push.text.strip():
+            return None
+        return Pushed(push.ref, version, f"https://www.kaggle.com/code/{push.ref}")
+
+    def kernel_version(self, ref: str) -> tuple[int, str]:
+        """Return the newest version's number and source; (0, "") where there is no kernel."""
+        try:
+            answer = self.rpc("kernels", "get_kernel", _named(ref))
+        except (MissingError, ForbiddenError):
+            return 0, ""
+        metadata, blob = answer.get("metadata") or {}, answer.get("blob") or {}
+        return int(metadata.get("currentVersionNumber") or 0), str(blob.get("source") or "")
+
+    def kernel_status(self, ref: str, version: int) -> KernelStatus:
+        """Return the state of exactly this version; one that is not visible yet is UNKNOWN."""
+        fields = {**_named(ref), "versionLabel": f"v{version}"}
+        try:
+            answer = self.rpc("kernels", "get_kernel_session_status", fields)
+        except MissingError:
+            return KernelStatus(UNKNOWN, "")
+        return KernelStatus(
+            str(answer.get("status") or UNKNOWN), str(answer.get("failureMessage") or "")
+        )
+
+    def kernel_log(self, ref: str, version: int) -> tuple[LogLine, ...]:
+        """Return what the version has printed so far, as far as Kaggle tells while it runs."""
+        return _log(str(self._output_pages(ref, version)[1]))
+
+    def kernel_outputs(
+        self, ref: str, version: int, dest: Path, *, progress: Progress = QUIET
+    ) -> tuple[Path, ...]:
+        """Download every output file of the version under `dest` and return their paths.
+
+        Raises DataError for a file name that would leave `dest`.
+        """
+        found, _ = self._output_pages(ref, version)
+        paths = []
+        for name, url in found:
+            path = dest / _safe(name)
+            Download(self.transport, lambda url=url: url, path, progress, label=name).run()  # type: ignore[misc]
+            paths.append(path)
+        return tuple(paths)
+
+    def quota(self) -> QuotaView:
+        """Return the week's accelerator quotas; None for one that Kaggle does not tell."""
+        answer = self.rpc("kernels", "get_accelerator_quota_statistics")
+        return QuotaView(
+            _quota(answer.get("gpuQuota")),
+            _quota(answer.get("tpuQuota")),
+            moment(answer.get("quotaRefreshTime")),
+        )
+
+    def _save(self, push: KernelPush) -> Pushed:
+        answer = self.rpc("kernels", "save_kernel", save_fields(push))
+        invalid = {
+            key: answer[key]
+            for key in sorted(answer)
+            if key.startswith("invalid") and key != "invalidTags" and answer[key]
+        }
+        if answer.get("error"):
+            raise RemoteError(f"kernel {push.ref} refused: {answer['error']}")
+        if invalid:
+            raise RemoteError(
+                f"kernel {push.ref} was started without some of its inputs: {invalid}",
+                hint="stop it on its page; nothing can stop it from here",
+            )
+        version = int(answer.get("versionNumber") or 0)
+        if not version:
+            raise RemoteError(f"kernel {push.ref}: the push was answered without a version")
+        return Pushed(_ref(answer, push.ref), version, str(answer.get("url") or ""))
+
+    def _output_pages(self, ref: str, version: int) -> tuple[list[tuple[str, str]], str]:
+        files: list[tuple[str, str]] = []
+        log, token = "", ""
+        while True:
+            fields = {**_named(ref), "versionLabel": f"v{version}", "pageSize": 200}
+            try:
+                answer = self.rpc(
+                    "kernels", "list_kernel_session_output", {**fields, "pageToken": token}
+                )
+            except MissingError:
+                return files, log
+            log = str(answer.get("log") or log)
+            files += [
+                (str(item.get("fileName", "")), str(item.get("url", "")))
+                for item in answer.get("files") or []
+            ]
+            following = str(answer.get("nextPageToken") or "")
+            if not following or following == token:
+                return files, log
+            token = following
+
+
+def save_fields(push: KernelPush) -> dict[str, Any]:
+    """Return the SaveKernel request; what Kaggle would default to is always written out."""
+    return {
+        "slug": push.ref,
+        "newTitle": push.title,
+        "text": push.text,
+        "language": push.language,
+        "kernelType": push.kernel_type,
+        "isPrivate": True,
+        "enableInternet": False,
+        "machineShape": push.machine_shape,
+        "datasetDataSources": list(push.datasets),
+        "competitionDataSources": [push.competition],
+        "kernelDataSources": [],
+        "modelDataSources": [],
+        "sessionTimeoutSeconds": push.timeout_s,
+    }
+
+
+def _named(ref: str) -> dict[str, str]:
+    owner, _, slug = ref.partition("/")
+    return {"userName": owner, "kernelSlug": slug}
+
+
+def _ref(answer: dict[str, Any], asked: str) -> str:
+    # The server slugs from the title, so the answer and not the request says where it went.
+    parts = [part for part in str(answer.get("ref") or "").split("/") if part]
+    return "/".join(parts[-2:]) if len(parts) >= 2 else asked
+
+
+def _log(text: str) -> tuple[LogLine, ...]:
+    try:
+        items = json.loads(text) if text.strip() else []
+    except ValueError:
+        return tuple(LogLine(0.0, "stdout", line) for line in text.splitlines())
+    return tuple(
+        LogLine(
+            seconds(item.get("time")), str(item.get("stream_name", "")), str(item.get("data", ""))
+        )
+        for item in items
+        if isinstance(item, dict)
+    )
+
+
+def _quota(item: Any) -> Quota | None:
+    if not isinstance(item, dict) or "totalTimeAllowed" not in item:
+        return None
+    return Quota(
+        seconds(item.get("timeUsed")),
+        seconds(item.get("timeReserved")),
+        seconds(item["totalTimeAllowed"]),
+        seconds(item.get("minimumTimeAllowed")),
+    )
+
+
+def _safe(name: str) -> Path:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise DataError(f"kernel output with the unsafe name '{name}'")
+    return Path(*path.parts)

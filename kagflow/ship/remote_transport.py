@@ -1,0 +1,207 @@
+"""Carry one call to Kaggle: endpoint, credential, timeouts, retries, and the loopback wall.
+
+`Transport` stands where kagglesdk's own HTTP client stands: its service clients name the service,
+the method and the request's fields, and call `Transport.call`. Answers stay plain JSON, since the
+SDK's decoder turns a missing status into the first of its enum and fails on an unknown one.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+import kagflow
+from kagflow.errors import NetworkError, RefusedError, RemoteError
+from kagflow.ship import remote_errors
+from kagflow.ship.credentials import Credential
+
+TIMEOUT = (10, 60)  # seconds to connect, seconds between two bytes
+ATTEMPTS = 5
+LONGEST_WAIT = 60.0  # seconds between two attempts
+BUDGET = 600.0  # seconds for all attempts of one call
+READS = ("Get", "List", "Download", "Introspect", "StartBlobUpload")
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Transport:
+    """Send requests to one endpoint with one credential; nothing is read from the environment."""
+
+    def __init__(
+        self,
+        base: str,
+        credential: Credential,
+        *,
+        loopback_only: bool,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.base = base.rstrip("/")
+        self.credential = credential
+        self.loopback_only = loopback_only
+        self.sleep = sleep
+        self._api = _session()
+        # Signed links must never see the credential.
+        self._storage = _session()
+        if credential.kind == "token":
+            self._api.headers["Authorization"] = f"Bearer {credential.secret}"
+        else:
+            self._api.auth = (credential.username or "", credential.secret)
+
+    def call(self, service: str, method: str, request: Any, response_type: Any) -> Any:
+        """Post one RPC; return its JSON object, or the link that it redirects to.
+
+        Raises AuthError, RemoteError (its children on 403 and 404) or NetworkError. Reads are
+        repeated on 429, 5xx and lost connections; writes are sent once.
+        """
+        del response_type
+        url = f"{self.base}/v1/{service}/{method}"
+        response = self.send(
+            lambda: self._post(url, type(request).to_dict(request)),
+            what=method,
+            attempts=ATTEMPTS if method.startswith(READS) else 1,
+        )
+        if response.status_code in REDIRECTS:
+            link = urljoin(url, response.headers.get("Location", ""))
+            self.check(link)
+            return link
+        if response.status_code >= 400:
+            raise remote_errors.from_response(response, method, credential=self.credential)
+        return self._json(response, method)
+
+    def stream_log(self, path: str, params: Mapping[str, str]) -> requests.Response:
+        """Open the one GET of the protocol: a kernel's log as server-sent events."""
+        url = f"{self.base}/v1/{path}"
+        self.check(url)
+        return self._api.get(url, params=dict(params), timeout=TIMEOUT, stream=True)
+
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+        """Open a signed link for streaming, without the credential; redirects are checked."""
+        for _ in range(5):
+            self.check(url)
+            response = self._storage.get(
+                url,
+                headers=dict(headers or {}),
+                timeout=TIMEOUT,
+                stream=True,
+                allow_redirects=False,
+            )
+            if response.status_code not in REDIRECTS or "Location" not in response.headers:
+                return response
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+        raise NetworkError(f"{_where(url)} redirects without end")
+
+    def put(self, url: str, body: Any, headers: Mapping[str, str]) -> requests.Response:
+        """Put bytes to an upload link, without the credential."""
+        self.check(url)
+        return self._storage.put(
+            url, data=body, headers=dict(headers), timeout=TIMEOUT, allow_redirects=False
+        )
+
+    def send(
+        self, once: Callable[[], requests.Response], *, what: str, attempts: int
+    ) -> requests.Response:
+        """Send until an answer comes that repeating would not change.
+
+        Raises NetworkError after the last attempt, or at once where the wait would be too long.
+        """
+        started = time.monotonic()
+        for attempt in range(1, attempts + 1):
+            asked = None
+            try:
+                response = once()
+            except requests.RequestException as error:
+                failure = NetworkError(
+                    f"{what}: no answer from {_where(self.base)} ({type(error).__name__})",
+                    hint="check the connection and run the same command again",
+                )
+            else:
+                if response.status_code not in remote_errors.RETRIED or attempt == attempts:
+                    return response
+                asked = retry_after(response)
+                failure = NetworkError(f"{what}: {_where(self.base)} is too busy to answer")
+            wait = pause(attempt) if asked is None else asked
+            if attempt == attempts or time.monotonic() - started + wait > BUDGET:
+                raise failure
+            self.sleep(wait)
+        raise NetworkError(f"{what}: not tried")
+
+    def check(self, url: str) -> None:
+        """Raise RefusedError where the local profile would leave this machine."""
+        if self.loopback_only and not is_loopback(url):
+            raise RefusedError(
+                f"the local profile talks to this machine only, not to {_where(url)}",
+                hint="unset KAGFLOW_LOCAL_URL, or use --profile kaggle",
+            )
+
+    def _post(self, url: str, body: dict[str, Any]) -> requests.Response:
+        self.check(url)
+        return self._api.post(url, json=body, timeout=TIMEOUT, allow_redirects=False)
+
+    def _json(self, response: requests.Response, method: str) -> dict[str, Any]:
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise NetworkError(
+                f"{method}: {_where(self.base)} answered with something that is not JSON "
+                "(a sign-in page of the network?)"
+            )
+        # Some refusals travel as 200 with an error body.
+        if isinstance(body.get("code"), int) and body["code"] >= 400:
+            raise RemoteError(f"{method}: {self.credential.redact(remote_errors.said(body))}")
+        return body
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL can only reach this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def pause(attempt: int) -> float:
+    """Return seconds of full-jitter back-off: uniform in 0..min(60, 2^attempt)."""
+    return random.uniform(0, min(LONGEST_WAIT, 2.0**attempt))  # noqa: S311  not a secret
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Return the seconds that a Retry-After header asks for (number or HTTP date)."""
+    text = response.headers.get("Retry-After", "").strip()
+    if not text:
+        return None
+    if text.isdigit():
+        return float(text)
+    try:
+        at = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # Proxies and netrc of the user's shell must not redirect or re-sign a call.
+    session.trust_env = False
+    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+    session.headers["User-Agent"] = f"kagflow/{kagflow.__version__}"
+    return session
+
+
+def _where(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
