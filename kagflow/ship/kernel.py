@@ -1,0 +1,127 @@
+"""Write the kernel that runs a pack: one script of the standard library and its metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kagflow import durable
+from kagflow.errors import UsageError
+from kagflow.ship.pack import CONFIG, read_pack
+from kagflow.ship.render import render
+
+SCRIPT = "kernel.py"
+METADATA = "kernel-metadata.json"
+# Kaggle takes at most 1 MiB of source.
+MAX_BYTES = 1 << 20
+# As the API writes a session without an accelerator.
+NO_ACCELERATOR = "None"
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """Say where a kernel goes and what it mounts; `datasets` read owner/slug/version."""
+
+    owner: str
+    slug: str
+    title: str
+    competition_slug: str
+    datasets: tuple[str, ...]
+    accelerator: str
+    timeout_s: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Name a written kernel; `timeout_s` goes with the push, the metadata has no place for it."""
+
+    folder: Path
+    metadata: dict[str, Any]
+    timeout_s: int
+
+    @property
+    def script(self) -> Path:
+        """The script that is pushed."""
+        return self.folder / SCRIPT
+
+
+def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
+    """Write kernel.py and kernel-metadata.json for a checked pack into `target`.
+
+    Raises UsageError where Kaggle would silently take another name or another data version.
+    """
+    _check(spec)
+    made = read_pack(pack)
+    task = json.loads((pack / CONFIG).read_text())["task"]
+    values = {
+        "pack": made.hash,
+        "python": made.manifest["python"],
+        "competition": spec.competition_slug,
+        "task": _task_facts(task),
+    }
+    text = render(f"kernel/{SCRIPT}.j2", values)
+    if len(text.encode()) >= MAX_BYTES:
+        raise UsageError(f"the kernel has {len(text)} characters, Kaggle takes 1 MiB")
+    metadata = kernel_metadata(spec)
+    durable.write_text(target / SCRIPT, text)
+    durable.write_json(target / METADATA, metadata)
+    return Kernel(target, metadata, spec.timeout_s)
+
+
+def kernel_metadata(spec: KernelSpec) -> dict[str, Any]:
+    """Return kernel-metadata.json; nothing is left to the server's defaults.
+
+    Unsaid, the client turns the internet on and the server picks a retired accelerator.
+    """
+    accelerator = spec.accelerator or NO_ACCELERATOR
+    tpu = accelerator.lower().startswith("tpu")
+    return {
+        "id": f"{spec.owner}/{spec.slug}",
+        "title": spec.title,
+        "code_file": SCRIPT,
+        "language": "python",
+        "kernel_type": "script",
+        "is_private": True,
+        "enable_gpu": accelerator != NO_ACCELERATOR and not tpu,
+        "enable_tpu": tpu,
+        "enable_internet": False,
+        "machine_shape": accelerator,
+        "dataset_sources": list(spec.datasets),
+        "competition_sources": [spec.competition_slug],
+        "kernel_sources": [],
+        "model_sources": [],
+        "keywords": [],
+    }
+
+
+def _task_facts(task: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("kind", "image_column", "class_column", "value_column", "test_images")
+    facts = {name: task[name] for name in names}
+    return {
+        **facts,
+        "sample_submission": task["sample_submission"],
+        "classes": list(task["classes"]),
+    }
+
+
+def _check(spec: KernelSpec) -> None:
+    if re.sub(r"[^a-z0-9]+", "-", spec.title.lower()).strip("-") != spec.slug:
+        raise UsageError(
+            f"the title '{spec.title}' does not read '{spec.slug}' as a slug, "
+            "and Kaggle names a kernel after its title",
+            hint="change the title or the slug",
+        )
+    for what, text, shortest in (("title", spec.title, 5), ("slug", spec.slug, 5)):
+        if not shortest <= len(text) <= 50:
+            raise UsageError(f"a kernel's {what} has 5 to 50 letters: '{text}'")
+    loose = [name for name in spec.datasets if not re.fullmatch(r"[^/]+/[^/]+/\d+", name)]
+    if loose:
+        raise UsageError(
+            f"dataset '{loose[0]}' is not pinned to a version", hint=f"write {loose[0]}/<version>"
+        )
+    if spec.timeout_s <= 0:
+        raise UsageError(f"a session can't end after {spec.timeout_s} s")
