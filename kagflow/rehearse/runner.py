@@ -1,0 +1,265 @@
+"""Run pushed kernels one after the other, as saves or hidden reruns, and score submissions."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import sqlite3
+import threading
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kagflow import durable, fingerprint
+from kagflow.errors import DataError, KagflowError
+from kagflow.rehearse import datasets
+from kagflow.rehearse.quota import accelerator_of
+from kagflow.rehearse.sandbox import SandboxResult, SandboxSpec
+from kagflow.rehearse.sandbox import run as run_in_sandbox
+from kagflow.rehearse.store import Store, now
+
+# Kaggle's own words for what ends a submission.
+TIMEOUT = "Notebook Timeout"
+THREW = "Notebook Threw Exception"
+NO_CSV = "Submission CSV Not Found"
+SCORING = "Submission Scoring Error"
+COMPUTE = "Notebook Exceeded Allowed Compute"
+# Kaggle's limits on a saved run where a push names none: hours by accelerator, and memory.
+SAVE_HOURS = {"gpu": 12.0, "tpu": 9.0, "none": 12.0}
+SAVE_MEMORY_GB = 30.0
+
+
+class Execute(Protocol):
+    """Run one kernel; its log grows in `log_file`."""
+
+    def __call__(self, spec: SandboxSpec, *, log_file: Path) -> SandboxResult:
+        """Return how the kernel ended."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Say how a run ended, in the words of a kernel's status and of a submission."""
+
+    status: str
+    failure: str | None
+    verdict: str | None
+
+
+def judge(result: SandboxResult) -> Outcome:
+    """Translate a sandbox's result; a time-limit kill shows as cancelled, as on Kaggle."""
+    if result.timed_out:
+        text = f"Your notebook was stopped after {result.seconds:.0f} s: it ran past its time limit"
+        return Outcome("CANCEL_ACKNOWLEDGED", text, TIMEOUT)
+    if result.out_of_memory:
+        text = "Your notebook tried to allocate more memory than is available"
+        return Outcome("ERROR", text, COMPUTE)
+    if result.returncode:
+        return Outcome("ERROR", f"Notebook exited with code {result.returncode}", THREW)
+    return Outcome("COMPLETE", None, None)
+
+
+def session_folder(store: Store, session: int) -> Path:
+    """Return the folder of one run: kernel.py, working/, log.json."""
+    return store.path / "sessions" / str(session)
+
+
+class Runner:
+    """Execute sessions in order on one thread: a machine shared by two runs times neither."""
+
+    def __init__(self, store: Store, execute: Execute = run_in_sandbox) -> None:
+        self.store = store
+        self._execute = execute
+        self._queue: queue.Queue[int] = queue.Queue()
+
+    def start(self) -> None:
+        """Close what a kill cut off, take up what was queued, and begin working.
+
+        A run in flight at a kill is an error and is not tried again: it may be what killed us.
+        """
+        cut = "The server stopped during this run"
+        self.store.execute(
+            "UPDATE session SET status = 'ERROR', failure = ?, finished = ? "
+            "WHERE status = 'RUNNING'",
+            (cut, now()),
+        )
+        self.store.execute(
+            "UPDATE submission SET status = 'ERROR', error = ? WHERE status = 'PENDING' "
+            "AND session IN (SELECT id FROM session WHERE status = 'ERROR')",
+            (f"{THREW}: {cut}",),
+        )
+        waiting = {
+            row["id"] for row in self.store.rows("SELECT id FROM session WHERE status = 'QUEUED'")
+        }
+        waiting |= {
+            row["session"]
+            for row in self.store.rows("SELECT session FROM submission WHERE status = 'PENDING'")
+        }
+        for session in sorted(waiting):
+            self._queue.put(session)
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def push(self, version: int, request: dict[str, Any]) -> int:
+        """Queue the saved run of a kernel version and return its session."""
+        accelerator = accelerator_of(request)
+        limit = float(request.get("sessionTimeoutSeconds") or SAVE_HOURS[accelerator] * 3600)
+        session = self._open(version, "save", accelerator, limit)
+        self._queue.put(session)
+        return session
+
+    def submit(self, ref: int) -> None:
+        """Queue a submission's scoring, behind a hidden rerun where the competition has one."""
+        submission = self._submission(ref)
+        facts = self.store.competition(submission["competition"])
+        if not facts.scores_saved_output:
+            saved = self.store.row("SELECT * FROM session WHERE id = ?", (submission["session"],))
+            assert saved is not None
+            limit = facts.inference_minutes * 60
+            session = self._open(submission["version"], "rerun", saved["accelerator"], limit)
+            self.store.execute("UPDATE submission SET session = ? WHERE ref = ?", (session, ref))
+        self._queue.put(self._submission(ref)["session"])
+
+    def _open(self, version: int, kind: str, accelerator: str, limit: float) -> int:
+        return self.store.execute(
+            "INSERT INTO session (version, kind, accelerator, status, limit_s, created) "
+            "VALUES (?, ?, ?, 'QUEUED', ?, ?)",
+            (version, kind, accelerator, limit, now()),
+        )
+
+    def _submission(self, ref: int) -> sqlite3.Row:
+        row = self.store.row("SELECT * FROM submission WHERE ref = ?", (ref,))
+        assert row is not None
+        return row
+
+    def _work(self) -> None:
+        while True:
+            session = self._queue.get()
+            try:
+                self._step(session)
+            except Exception:  # noqa: BLE001 -- one bad run must not end the service for the others
+                self._finish(session, Outcome("ERROR", traceback.format_exc(limit=3), THREW), 0.0)
+                self._verdict_all(session, THREW)
+
+    def _step(self, session: int) -> None:
+        row = self.store.row("SELECT * FROM session WHERE id = ?", (session,))
+        assert row is not None
+        verdict: str | None = None
+        if row["status"] == "QUEUED":
+            verdict = self._run(row)
+        for submission in self.store.rows(
+            "SELECT * FROM submission WHERE session = ? AND status = 'PENDING'", (session,)
+        ):
+            if verdict:
+                self._close(submission["ref"], error=verdict)
+            else:
+                self._score(submission)
+
+    def _run(self, row: sqlite3.Row) -> str | None:
+        """Run one session to its end; return the verdict on a submission that waits for it."""
+        session = row["id"]
+        self.store.execute(
+            "UPDATE session SET status = 'RUNNING', started = ? WHERE id = ?", (now(), session)
+        )
+        folder = session_folder(self.store, session)
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "working").mkdir(parents=True)
+        try:
+            result = self._execute(self._spec(row, folder), log_file=folder / "log.json")
+        except KagflowError as error:
+            # A machine without a sandbox is not the kernel's fault, but its run has failed.
+            outcome = Outcome("ERROR", f"{error.message} {error.hint}".strip(), THREW)
+            self._finish(session, outcome, 0.0)
+            return outcome.verdict
+        outcome = judge(result)
+        self._finish(session, outcome, result.seconds)
+        return outcome.verdict
+
+    def _spec(self, row: sqlite3.Row, folder: Path) -> SandboxSpec:
+        version = self.store.row("SELECT * FROM kernel_version WHERE id = ?", (row["version"],))
+        assert version is not None
+        request = json.loads(version["request"])
+        script = folder / "kernel.py"
+        durable.write_text(script, source_of(request))
+        rerun = row["kind"] == "rerun"
+        slug, tree = self._competition_input(request, folder, rerun=rerun)
+        memory = self.store.competition(slug).memory_gb if slug else SAVE_MEMORY_GB
+        return SandboxSpec(
+            script=script,
+            competition_slug=slug or "none",
+            competition_input=tree,
+            datasets=self._datasets(request),
+            working=folder / "working",
+            fingerprint=fingerprint.load_snapshot(),
+            rerun=rerun,
+            time_limit_s=row["limit_s"],
+            memory_bytes=int(memory * 2**30),
+            layout="nested",
+        )
+
+    def _competition_input(
+        self, request: dict[str, Any], folder: Path, *, rerun: bool
+    ) -> tuple[str | None, Path]:
+        for slug in request.get("competitionDataSources", []):
+            if self.store.has_competition(slug):
+                tree = self.store.rerun_tree(slug) if rerun else self.store.save_tree(slug)
+                return slug, tree
+        nothing = folder / "no-competition"
+        nothing.mkdir(exist_ok=True)
+        return None, nothing
+
+    def _datasets(self, request: dict[str, Any]) -> dict[str, Path]:
+        # The versions were pinned at push, so that a rerun sees what the save saw.
+        found = (datasets.by_source(self.store, ref) for ref in request.get("pinnedDatasets", []))
+        return {f"{version.owner}/{version.slug}": version.tree for version in found if version}
+
+    def _finish(self, session: int, outcome: Outcome, seconds: float) -> None:
+        self.store.execute(
+            "UPDATE session SET status = ?, failure = ?, finished = ?, seconds = ? WHERE id = ?",
+            (outcome.status, outcome.failure, now(), seconds, session),
+        )
+
+    def _verdict_all(self, session: int, verdict: str) -> None:
+        self.store.execute(
+            "UPDATE submission SET status = 'ERROR', error = ? "
+            "WHERE session = ? AND status = 'PENDING'",
+            (verdict, session),
+        )
+
+    def _score(self, submission: sqlite3.Row) -> None:
+        from kagflow.task.score import score_files
+
+        facts = self.store.competition(submission["competition"])
+        folder = session_folder(self.store, submission["session"])
+        path = folder / "working" / submission["file_name"]
+        if not path.is_file():
+            self._close(submission["ref"], error=NO_CSV)
+            return
+        solution = self.store.competition_folder(facts.slug) / "solution.csv"
+        try:
+            scores = score_files(path, solution, facts.task)
+        except DataError as error:
+            self._close(submission["ref"], error=f"{SCORING}: {error.message}")
+            return
+        public = scores.get("Public", scores["all"]).value
+        private = scores.get("Private", scores["all"]).value
+        self.store.execute(
+            "UPDATE submission SET status = 'COMPLETE', public = ?, private = ?, bytes = ? "
+            "WHERE ref = ?",
+            (f"{public:.5f}", f"{private:.5f}", path.stat().st_size, submission["ref"]),
+        )
+
+    def _close(self, ref: int, *, error: str) -> None:
+        self.store.execute(
+            "UPDATE submission SET status = 'ERROR', error = ? WHERE ref = ?", (error, ref)
+        )
+
+
+def source_of(request: dict[str, Any]) -> str:
+    """Return the Python source of a push; a notebook's code cells are put one after the other."""
+    text = str(request.get("text") or "")
+    if request.get("kernelType") != "notebook":
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells) + "\n"
