@@ -262,6 +262,7 @@ def _flushed(items: Iterator[_Item]) -> Iterator[_Item | None]:
     yield None
 
 
+@torch.inference_mode()
 def _run(loaded: Sequence[_Loaded], group: Sequence[_Item], settings: Settings) -> list[Float]:
     """Return the members' weighted means for a group of items of equal shapes.
 

@@ -111,6 +111,12 @@ def smp_model(
     if name is None:
         raise UsageError(f"smp has no architecture '{arch}'", hint=_nearest(arch, known))
     _check_encoder(encoder, smp.encoders.encoders)
+    takes = [*inspect.signature(known[name].__init__).parameters][1:]
+    strange = [word for word in kwargs if word not in takes]
+    # smp drops what its own encoders do not know; timm's take further arguments.
+    if strange and not encoder.startswith("tu-"):
+        hint = _nearest(strange[0], takes)
+        raise UsageError(f"smp {name} takes no '{strange[0]}'", hint=hint)
     if label_head:
         given = label_head if isinstance(label_head, Mapping) else {}
         kwargs["aux_params"] = {"classes": classes, **given}
@@ -126,7 +132,7 @@ def smp_model(
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(
             f"smp {name} with encoder {encoder}: {error}",
-            hint=f"{name} takes: {', '.join(inspect.signature(known[name].__init__).parameters)}",
+            hint=f"{name} takes: {', '.join(takes)}",
         ) from error
     return cast(nn.Module, model)
 

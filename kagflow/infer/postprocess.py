@@ -50,12 +50,12 @@ def apply(
 ) -> NDArray[np.bool_]:
     """Turn mask probabilities (C, H, W) and label probabilities (C,) into masks (C, H, W) bool."""
     out = np.zeros(masks.shape, bool)
-    for index, (rule, veto) in enumerate(zip(rules, vetoed(labels, rules), strict=True)):
+    for probs, mask, rule, veto in zip(masks, out, rules, vetoed(labels, rules), strict=True):
         if veto:
             continue
-        np.greater_equal(masks[index], np.float32(rule.threshold), out=out[index])
-        if np.count_nonzero(out[index]) < rule.min_area:
-            out[index] = False
+        np.greater_equal(probs, np.float32(rule.threshold), out=mask)
+        if np.count_nonzero(mask) < rule.min_area:
+            mask[:] = False
     return out
 
 

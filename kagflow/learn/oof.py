@@ -90,7 +90,7 @@ class OofReader:
     """Read a store; safe under threads. Raises DataError where it is missing or damaged."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._file = folder, -1
         self.predicts = "label" if (folder / "labels.csv").is_file() else "mask"
         path = folder / ("labels.csv" if self.predicts == "label" else "index.csv")
         try:
@@ -101,7 +101,6 @@ class OofReader:
                 f"{folder} is no out-of-fold store", hint="train the fold anew"
             ) from None
         self._rows = {row[0]: row[1:] for row in rows}
-        self._file = -1
         if self.predicts == "mask":
             self._file = os.open(folder / "probs.bin", os.O_RDONLY)
 
