@@ -46,7 +46,9 @@ def build_view(fingerprint: Fingerprint) -> View:
     editable = {name for name, dist in installed.items() if _is_editable(dist)}
     named = {name for name in installed if name in fingerprint.distributions}
     chosen = named - editable
-    companions = _companions(installed, chosen) - editable
+    # The torch of this machine needs other CUDA libraries than the image's, and newer releases
+    # gain dependencies: without them an import that works on Kaggle would fail here.
+    companions = _closure(installed, chosen) - chosen - editable
     files = [file for name, dist in installed.items() for file in _files(name, dist)]
     return View(
         binds=tuple(_binds(files, chosen | companions, PurePosixPath())),
@@ -54,6 +56,20 @@ def build_view(fingerprint: Fingerprint) -> View:
         companions=tuple(sorted(companions)),
         left_out=tuple(f"{name}: an editable install" for name in sorted(named & editable)),
     )
+
+
+def differences(fingerprint: Fingerprint, names: Iterable[str]) -> list[str]:
+    """List what differs here from the image among `names` and all that they require."""
+    installed = _installed()
+    start = {normalise(name) for name in names}
+    found = [f"{name}: not installed here" for name in sorted(start - set(installed))]
+    for name in sorted(_closure(installed, start & set(installed))):
+        image, here = fingerprint.public_version(name), installed[name].version
+        if image is None:
+            found.append(f"{name}: {here} here, needed by other versions, not in the image")
+        elif here.partition("+")[0] != image:
+            found.append(f"{name}: {here} here, {fingerprint.distributions[name]} in the image")
+    return found
 
 
 def _installed() -> dict[str, Distribution]:
@@ -70,10 +86,8 @@ def _is_editable(dist: Distribution) -> bool:
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
 
 
-def _companions(installed: dict[str, Distribution], chosen: set[str]) -> set[str]:
-    # The torch of this machine needs other CUDA libraries than the image's, and newer releases
-    # gain dependencies: without them an import that works on Kaggle would fail here.
-    queue: list[tuple[str, frozenset[str]]] = [(name, frozenset()) for name in chosen]
+def _closure(installed: dict[str, Distribution], start: set[str]) -> set[str]:
+    queue: list[tuple[str, frozenset[str]]] = [(name, frozenset()) for name in start]
     seen = set(queue)
     while queue:
         name, extras = queue.pop()
@@ -81,7 +95,7 @@ def _companions(installed: dict[str, Distribution], chosen: set[str]) -> set[str
             if wanted[0] in installed and wanted not in seen:
                 seen.add(wanted)
                 queue.append(wanted)
-    return {name for name, _ in seen} - chosen
+    return {name for name, _ in seen}
 
 
 def _requirements(

@@ -1,0 +1,248 @@
+"""Run a pack's kernel as a save and as a submission's rerun would, and write down what held."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from kagflow.errors import DataError
+from kagflow.fingerprint import Fingerprint
+from kagflow.progress import QUIET, Progress
+from kagflow.rehearse import sandbox, trial, verdict
+from kagflow.rehearse.plan import Layout
+from kagflow.rehearse.receipt import Receipt, Run
+from kagflow.rehearse.sandbox import Layer, SandboxResult, SandboxSpec
+from kagflow.rehearse.trial import Trial
+from kagflow.rehearse.verdict import Failure
+from kagflow.rehearse.view import differences
+from kagflow.task.spec import TaskSpec
+
+SAVE_IMAGES = 4
+UNSEEN_IMAGES = 24
+# Nobody waits hours to learn that two dozen images hang.
+_PATIENCE_S = 900.0
+_LEAKS = """
+import json, os, socket
+def blocked(call):
+    try:
+        call()
+    except OSError:
+        return True
+    return False
+print(json.dumps({
+    "network_blocked": blocked(lambda: socket.create_connection(("192.0.2.1", 9), 1).close())
+    and blocked(lambda: socket.getaddrinfo("kaggle.com", 443)),
+    "home_hidden": sum(len(files) for _, _, files in os.walk("/home"))
+    + sum(entry.is_file() for entry in os.scandir("/root")) == 0,
+    "input_read_only": blocked(lambda: open("/kaggle/input/x", "w").close()),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """State the competition's limits; `hidden_images` None projects for the public test."""
+
+    inference_minutes: float
+    memory_gb: float
+    hidden_images: int | None = None
+
+
+@dataclass(frozen=True)
+class RehearsalSpec:
+    """Say what is rehearsed: a pack folder, its kernel.py, and data/<competition>.
+
+    `rerun_kind` is the competition's `rerun`; under "none" the saved output is what is scored, so
+    the unseen set is run as a save. `images` is the size of the unseen set. `notes` go into the
+    receipt as they are.
+    """
+
+    pack: Path
+    kernel: Path
+    data: Path
+    task: TaskSpec
+    rerun_kind: Literal["hidden", "none", "unknown"]
+    limits: Limits
+    fingerprint: Fingerprint
+    images: int | None = None
+    layer: Layer | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Ended:
+    run: Run
+    failure: Failure | None
+    report: Mapping[str, Any]
+    tail: tuple[str, ...]
+
+
+def rehearse(spec: RehearsalSpec, out: Path, *, progress: Progress = QUIET) -> Receipt:
+    """Rehearse a pack, write the receipt to `out` and return it.
+
+    A save on a few public images in one mount layout, then a rerun on unseen names with damaged
+    input in the other. Never green: time measured here says little of Kaggle's machines. Raises
+    LocalError when no sandbox works, DataError when pack or data are not whole.
+    """
+    manifest = _manifest(spec.pack)
+    spec = replace(spec, layer=spec.layer or sandbox.strongest_layer())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    progress.start("rehearse", 3, "runs")
+    # Beside the receipt, so that images can be linked instead of copied.
+    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=out.parent) as folder:
+        held = _leaks(spec, Path(folder))
+        progress.advance()
+        ended = _runs(spec, Path(folder), progress)
+    receipt = _receipt(spec, manifest, held, ended)
+    receipt.write(out)
+    progress.finish()
+    return receipt
+
+
+def _manifest(pack: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((pack / "manifest.json").read_text())
+        return {"pack": manifest["pack"], "relied_on": manifest.get("relied_on", {})}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{pack} is no whole pack: {error!r}", hint="pack again") from None
+
+
+def _runs(spec: RehearsalSpec, folder: Path, progress: Progress) -> list[_Ended]:
+    count = max(spec.images or UNSEEN_IMAGES, 2)
+    first = trial.seen(spec.data, spec.task, folder / "seen", images=min(SAVE_IMAGES, count))
+    ended = [_run(spec, folder / "save", first, rerun=False, layout="nested")]
+    progress.advance()
+    if ended[0].failure is None:
+        other = trial.unseen(spec.data, spec.task, folder / "unseen", images=count)
+        rerun = spec.rerun_kind != "none"
+        ended.append(_run(spec, folder / "rerun", other, rerun=rerun, layout="flat"))
+        progress.advance()
+    return ended
+
+
+def _run(
+    spec: RehearsalSpec, working: Path, shown: Trial, *, rerun: bool, layout: Layout
+) -> _Ended:
+    working.mkdir()
+    box = _box(spec, spec.kernel, working, shown.folder)
+    result = sandbox.run(replace(box, rerun=rerun, layout=layout))
+    failure = verdict.judge(result, working, spec.task, shown)
+    report = verdict.read_report(working)
+    run = Run(
+        mode="rerun" if rerun else "save",
+        layout=layout,
+        images=shown.images,
+        predicted=int(report.get("predicted", 0)),
+        nonempty=int(report.get("nonempty", 0)),
+        seconds=round(result.seconds, 2),
+        peak_bytes=result.peak_bytes,
+        returncode=result.returncode,
+        failure=failure.name if failure else "",
+        sentence=failure.sentence if failure else "",
+    )
+    tail = verdict.lines(result.log)[-verdict.TAIL :] if failure else []
+    return _Ended(run, failure, report, tuple(tail))
+
+
+def _box(spec: RehearsalSpec, script: Path, working: Path, shown: Path) -> SandboxSpec:
+    return SandboxSpec(
+        script=script,
+        competition_slug=spec.task.slug,
+        competition_input=shown,
+        datasets={f"kagflow/{spec.task.slug[:40]}-pack": spec.pack},
+        working=working,
+        fingerprint=spec.fingerprint,
+        time_limit_s=min(spec.limits.inference_minutes * 60, _PATIENCE_S),
+        memory_bytes=int(spec.limits.memory_gb * 2**30),
+        layer=spec.layer,
+    )
+
+
+def _leaks(spec: RehearsalSpec, folder: Path) -> dict[str, bool]:
+    """Prove from inside the very sandbox that the kernel gets what it must not reach."""
+    script, working, empty = folder / "leaks.py", folder / "leaks", folder / "empty"
+    script.write_text(_LEAKS)
+    working.mkdir()
+    empty.mkdir()
+    result: SandboxResult = sandbox.run(_box(spec, script, working, empty))
+    try:
+        told = json.loads(verdict.lines(result.log)[-1])
+    except (IndexError, ValueError):
+        told = {}
+    names = ("network_blocked", "home_hidden", "input_read_only")
+    return {name: bool(told.get(name)) for name in names}
+
+
+def _receipt(
+    spec: RehearsalSpec,
+    manifest: Mapping[str, Any],
+    held: Mapping[str, bool],
+    ended: list[_Ended],
+) -> Receipt:
+    last = ended[-1]
+    failure = last.failure or _leak(held)
+    images = spec.limits.hidden_images or _public_images(spec)
+    pace = _pace(last)
+    minutes = None if pace is None else round((pace[0] + pace[1] * images) / 60, 2)
+    return Receipt(
+        pack=manifest["pack"],
+        competition=spec.task.slug,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict="red" if failure else "yellow",
+        layer=str(spec.layer),
+        runs=tuple(one.run for one in ended),
+        device=str(last.report.get("device", "")),
+        seconds_per_image=None if pace is None else round(pace[1], 5),
+        projected_images=images,
+        projected_minutes=minutes,
+        limit_minutes=spec.limits.inference_minutes,
+        failure=failure.name if failure else "",
+        sentence=failure.sentence if failure else "",
+        warnings=tuple(_warnings(ended, minutes, spec.limits)),
+        unproved=tuple(_unproved(spec.fingerprint, manifest["relied_on"])),
+        notes=spec.notes,
+        log_tail=last.tail,
+        **held,
+    )
+
+
+def _leak(held: Mapping[str, bool]) -> Failure | None:
+    open_ = ", ".join(name for name, ok in held.items() if not ok)
+    return Failure(verdict.THREW, f"the sandbox does not hold: not {open_}") if open_ else None
+
+
+def _pace(ended: _Ended) -> tuple[float, float] | None:
+    """Return the seconds before the second image and those for each image after it."""
+    report, run = ended.report, ended.run
+    if ended.failure or run.predicted < 2 or not report.get("seconds"):
+        return None
+    loaded = float(report.get("load_seconds") or 0.0)
+    each = (float(report["seconds"]) - loaded) / (run.predicted - 1 if loaded else run.predicted)
+    return max(run.seconds - each * (run.predicted - 1), 0.0), each
+
+
+def _public_images(spec: RehearsalSpec) -> int:
+    return sum(1 for _ in (spec.data / spec.task.test_images).iterdir())
+
+
+def _warnings(ended: list[_Ended], minutes: float | None, limits: Limits) -> Iterable[str]:
+    yield "minutes are not calibrated: they were measured on this machine, not on Kaggle's"
+    if minutes is not None and minutes > 0.8 * limits.inference_minutes:
+        yield f"{minutes:.0f} projected minutes come near the limit of {limits.inference_minutes:g}"
+    if any(not one.failure and not one.run.nonempty for one in ended[-1:]):
+        yield "no image of the unseen set got any prediction"
+
+
+def _unproved(fingerprint: Fingerprint, relied_on: Iterable[str]) -> Iterable[str]:
+    here = platform.python_version()
+    if here.split(".")[:2] != fingerprint.python.split(".")[:2]:
+        yield f"python: {here} here, {fingerprint.python} in the image"
+    yield from differences(fingerprint, relied_on)
+    if fingerprint.approximate:
+        yield f"the list of the image's distributions ({fingerprint.name}) is approximate"

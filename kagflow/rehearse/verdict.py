@@ -1,0 +1,125 @@
+"""From how a run ended to Kaggle's name for it and a sentence that helps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kagflow.rehearse.sandbox import SandboxResult
+from kagflow.rehearse.supervise import LogRecord
+from kagflow.rehearse.trial import Trial
+from kagflow.task.spec import TaskSpec
+from kagflow.task.submission import check_submission
+
+TIMEOUT = "Notebook Timeout"
+THREW = "Notebook Threw Exception"
+COMPUTE = "Notebook Exceeded Allowed Compute"
+NO_CSV = "Submission CSV Not Found"
+SCORING = "Submission Scoring Error"
+
+SUBMISSION = "submission.csv"
+REPORT = "kagflow-report.json"
+TAIL = 30
+
+_ERROR = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Failed|Interrupt|Exit)\b(?:: .*)?)")
+_FAILED = re.compile(r"\bFAILED\b[^:]*: (.*)")
+_MODULE = re.compile(r"No module named '([^']+)'")
+_NETWORK = re.compile(
+    r"Network is unreachable|Name or service not known|Temporary failure in name resolution|"
+    r"getaddrinfo|LocalEntryNotFound|OfflineMode|NewConnectionError|outgoing traffic"
+)
+_READ_ONLY = re.compile(r"Read-only file system")
+_HOME = re.compile(r"No such file or directory: '(/root/|/home/)")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Name a failure as Kaggle does, and say what to do about it."""
+
+    name: str
+    sentence: str
+
+
+def judge(result: SandboxResult, working: Path, task: TaskSpec, trial: Trial) -> Failure | None:
+    """Find what is wrong with a run; None where nothing is.
+
+    A forgiving rerun ends well whatever happens, with an all-empty file: what it reports and
+    prints counts, not its exit status alone.
+    """
+    if result.timed_out:
+        return Failure(TIMEOUT, f"{trial.images} images were not done in {result.seconds:.0f} s")
+    if result.out_of_memory:
+        peak = result.peak_bytes / 2**30
+        return Failure(COMPUTE, f"memory passed the limit at {peak:.1f} GiB")
+    if result.returncode:
+        return Failure(THREW, explain(result.log) or f"exit status {result.returncode}")
+    if not (working / SUBMISSION).is_file():
+        return Failure(NO_CSV, explain(result.log) or f"the kernel left no {SUBMISSION}")
+    faults = check_submission(working / SUBMISSION, task, trial.sample(task), trial.sizes)
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return Failure(SCORING, f"{SUBMISSION}, line {faults[0].row}: {faults[0].what}{more}")
+    return _hidden_failure(result.log, read_report(working), trial)
+
+
+def read_report(working: Path) -> dict[str, Any]:
+    """Return what the kernel reported, {} where it did not get that far."""
+    try:
+        values = json.loads((working / REPORT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def explain(log: Sequence[LogRecord]) -> str:
+    """Return a sentence on the last error that a log tells of, "" where there is none."""
+    for line in reversed(lines(log)):
+        found = _FAILED.search(line) or _ERROR.search(line)
+        if found:
+            return _advise(found[1].strip())
+    return ""
+
+
+def lines(log: Sequence[LogRecord]) -> list[str]:
+    """Return a log's lines without their ends."""
+    return "".join(record["data"] for record in log).splitlines()
+
+
+def _hidden_failure(
+    log: Sequence[LogRecord], report: dict[str, Any], trial: Trial
+) -> Failure | None:
+    if not report:
+        text = explain(log) or f"the kernel wrote no {REPORT}: it ended before it could predict"
+        return Failure(THREW, text)
+    if report.get("error"):
+        return Failure(THREW, _advise(str(report["error"])))
+    unexpected = {k: v for k, v in report.get("faults", {}).items() if k not in trial.corrupt}
+    if unexpected:
+        image_id, what = next(iter(unexpected.items()))
+        return Failure(
+            THREW, f"{len(unexpected)} images could not be predicted; {image_id}: {what}"
+        )
+    predicted = int(report.get("predicted", report.get("images", 0)))
+    if predicted != trial.images:
+        return Failure(THREW, f"{predicted} of {trial.images} images were predicted")
+    return None
+
+
+def _advise(text: str) -> str:
+    module = _MODULE.search(text)
+    if module:
+        return (
+            f"{text}: '{module[1]}' is neither in the image nor in the pack; "
+            "name its distribution under requires: in competition.yaml"
+        )
+    if _NETWORK.search(text):
+        return f"the kernel reached for the network, which a submission does not have: {text}"
+    if _HOME.search(text):
+        return f"the kernel wants a file of this machine's home, which Kaggle lacks: {text}"
+    if _READ_ONLY.search(text):
+        return f"the kernel wrote where Kaggle is read-only; use /kaggle/working: {text}"
+    return text
