@@ -1,0 +1,98 @@
+"""What a training run is given, and the data of its fold as training sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kagflow import workspace
+from kagflow.errors import DataError, UsageError
+from kagflow.infer.engine import Member
+from kagflow.learn.cache import Cache, open_cache
+from kagflow.progress import Progress
+from kagflow.task.folds import read_folds
+from kagflow.task.labels import read_labels
+from kagflow.task.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fold to train, and how often to save (seconds)."""
+
+    run_dir: Path
+    recipe: Mapping[str, Any]
+    spec: TaskSpec
+    data: Path
+    fold: int
+    device: str = "auto"
+    save_every: float = 600.0
+
+    @property
+    def member(self) -> Member:
+        """The run as an ensemble of one."""
+        return Member(
+            name=self.run_dir.parent.name,
+            predicts=self.recipe["predicts"],
+            model=self.recipe["model"],
+            input=self.recipe["input"],
+            size=pair(self.recipe["size"]),
+            weights=(self.run_dir / "best.safetensors",),
+            tta=tuple(self.recipe["tta"]),
+        )
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """Rows of the cache by fold, and what is true of every row.
+
+    `labels` `(N, C)` tells which classes an image shows; `truth` holds the run lengths by image;
+    `train` and `validation` are row numbers; `folds` is the number of folds.
+    """
+
+    cache: Cache
+    labels: npt.NDArray[np.bool_]
+    truth: Mapping[str, Mapping[int, str]]
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    folds: int
+
+    @property
+    def held_out(self) -> list[str]:
+        """Image ids of the validation part."""
+        return [self.cache.ids[row] for row in self.validation]
+
+
+def read_fold(job: Job, progress: Progress) -> FoldData:
+    """Read labels, folds and decoded images.
+
+    Raises UsageError for a fold that does not exist, DataError for images without a fold.
+    """
+    folds = {name: fold for name, (_, fold) in read_folds(job.data / "folds.csv").items()}
+    count = 1 + max(folds.values())
+    if not 0 <= job.fold < count:
+        raise UsageError(f"fold {job.fold} is out of range", hint=f"folds are 0 to {count - 1}")
+    truth = read_labels(job.data / job.spec.train_csv, job.spec)
+    # The data lies two below the profile's home, and the workspace is there or above.
+    place = workspace.find(job.data.resolve().parents[1], workspace.PROFILES[0]).cache / "images"
+    size = pair(job.recipe["size"])
+    cache = open_cache(job.data, job.spec, size, labels=truth, folder=place, progress=progress)
+    if strangers := [name for name in cache.ids if name not in folds]:
+        raise DataError(
+            f"{len(strangers)} images are in no fold, the first is {strangers[0]}",
+            hint="kagflow fetch makes folds.csv anew",
+        )
+    labels = np.zeros((len(cache.ids), cache.classes), bool)
+    for row, name in enumerate(cache.ids):
+        labels[row, list(truth.get(name, {}))] = True
+    held = np.array([folds[name] == job.fold for name in cache.ids])
+    return FoldData(cache, labels, truth, np.flatnonzero(~held), np.flatnonzero(held), count)
+
+
+def pair(size: Any) -> tuple[int, int] | None:
+    """Return (h, w) from a recipe's list, or None."""
+    return None if size is None else (int(size[0]), int(size[1]))

@@ -1,0 +1,91 @@
+"""A generated competition of bright squares and dark bars on noise, and recipes for it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from kagflow.task.folds import write_folds
+from kagflow.task.rle import encode
+from kagflow.task.spec import TaskSpec
+
+SPEC = TaskSpec(slug="squares", kind="segmentation", classes=("1", "2"))
+RECIPE: dict[str, Any] = {
+    "predicts": "mask",
+    "model": {"target": "tiny_models:TinyNet", "kwargs": {}},
+    "weights": "none",
+    "input": {"target": "grey", "kwargs": {}},
+    "size": None,
+    "crop": None,
+    "loss": {"target": "bce", "kwargs": {}},
+    "sampler": {"target": "plain", "kwargs": {}},
+    "augment": {"target": "flips", "kwargs": {}},
+    "optimiser": {
+        "target": "adamw", "lr": 0.01, "weight_decay": 0.01, "encoder_lr": 1.0, "kwargs": {}
+    },
+    "schedule": {"target": "cosine", "kwargs": {"warmup": 0.05}},
+    "epochs": 3,
+    "samples": None,
+    "batch": 4,
+    "precision": "auto",
+    "ema": 0.9,
+    "clip": 1.0,
+    "tta": ["none", "hflip"],
+    "seed": 0,
+    "workers": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = Path(__file__).parent / "plugins"
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def recipe(plugins: Path) -> Callable[..., dict[str, Any]]:
+    def make(**changes: Any) -> dict[str, Any]:
+        return copy.deepcopy(RECIPE) | changes
+
+    return make
+
+
+@pytest.fixture
+def spec() -> TaskSpec:
+    return SPEC
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Return a fetched competition: 24 images of 64 x 64, a third of them clean, 2 folds."""
+    return write_squares(tmp_path / "work" / "data" / "squares")
+
+
+def write_squares(folder: Path, count: int = 24, size: int = 64) -> Path:
+    rng = np.random.default_rng(0)
+    (folder / "train_images").mkdir(parents=True)
+    rows, folds = ["ImageId,ClassId,EncodedPixels"], {}
+    for number in range(count):
+        name = f"{number:03}.png"
+        image = rng.normal(110, 12, (size, size))
+        for index in range(2) if number % 3 else ():
+            mask = np.zeros((size, size), np.uint8)
+            top, left = rng.integers(4, size - 28, 2)
+            mask[top : top + (16 if index == 0 else 6), left : left + (16 if index == 0 else 24)] = 1
+            if index == 0 or number % 3 == 1:
+                image[mask > 0] += 70 if index == 0 else -70
+                rows.append(f"{name},{index + 1},{encode(mask)}")
+        cv2.imwrite(str(folder / "train_images" / name), np.clip(image, 0, 255).astype(np.uint8))
+        folds[name] = (number, number % 2)
+    (folder / "train.csv").write_text("\n".join(rows) + "\n")
+    write_folds(folder / "folds.csv", folds)
+    (folder / "manifest.json").write_text(json.dumps({"profile": "local", "generated": True}))
+    return folder
