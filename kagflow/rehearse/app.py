@@ -23,6 +23,7 @@ from kagflow.rehearse import (
     wire_competitions,
     wire_datasets,
     wire_kernels,
+    wire_outputs,
     wire_submissions,
 )
 from kagflow.rehearse.blobs import Links
@@ -46,6 +47,7 @@ HANDLERS: Mapping[str, Handler] = {
     **wire_submissions.HANDLERS,
     **wire_datasets.HANDLERS,
     **wire_kernels.HANDLERS,
+    **wire_outputs.HANDLERS,
 }
 FOLLOW_SECONDS = 0.2
 
@@ -139,7 +141,7 @@ async def _log_stream(request: Request) -> Response:
         return error_response(error.status, error.message)
     if row["status"] in OPEN:
         return StreamingResponse(_follow(call, row["session"]), media_type="text/event-stream")
-    return Response(wire_kernels.log_text(call, row) or "[]", media_type="text/plain")
+    return Response(wire_outputs.log_text(call, row) or "[]", media_type="text/plain")
 
 
 async def _follow(call: Call, session: int) -> AsyncIterator[str]:

@@ -61,6 +61,29 @@ def judge(result: SandboxResult) -> Outcome:
     return Outcome("COMPLETE", None, None)
 
 
+def open_session(
+    db: sqlite3.Connection, version: int, kind: str, request: dict[str, Any], cap_s: float
+) -> int:
+    """Record a run, "save" or "rerun", of a kernel version and return its number.
+
+    Its time limit is what the push asked for, at most `cap_s` seconds.
+    """
+    limit = min(float(request.get("sessionTimeoutSeconds") or cap_s), cap_s)
+    row = db.execute(
+        "INSERT INTO session (version, kind, accelerator, status, limit_s, created) "
+        "VALUES (?, ?, ?, 'QUEUED', ?, ?)",
+        (version, kind, accelerator_of(request), limit, now()),
+    )
+    return int(row.lastrowid or 0)
+
+
+def find_output(store: Store, session: int, name: str) -> Path | None:
+    """Return an output file of a run; None when it is missing, or a link that leads elsewhere."""
+    working = session_folder(store, session) / "working"
+    path = (working / name).resolve()
+    return path if path.is_relative_to(working) and path.is_file() else None
+
+
 def session_folder(store: Store, session: int) -> Path:
     """Return the folder of one run: kernel.py, working/, log.json."""
     return store.path / "sessions" / str(session)
@@ -101,37 +124,9 @@ class Runner:
             self._queue.put(session)
         threading.Thread(target=self._work, daemon=True).start()
 
-    def push(self, version: int, request: dict[str, Any]) -> int:
-        """Queue the saved run of a kernel version and return its session."""
-        accelerator = accelerator_of(request)
-        limit = float(request.get("sessionTimeoutSeconds") or SAVE_HOURS[accelerator] * 3600)
-        session = self._open(version, "save", accelerator, limit)
+    def enqueue(self, session: int) -> None:
+        """Take a recorded session in line: its run, and the submissions that wait for it."""
         self._queue.put(session)
-        return session
-
-    def submit(self, ref: int) -> None:
-        """Queue a submission's scoring, behind a hidden rerun where the competition has one."""
-        submission = self._submission(ref)
-        facts = self.store.competition(submission["competition"])
-        if not facts.scores_saved_output:
-            saved = self.store.row("SELECT * FROM session WHERE id = ?", (submission["session"],))
-            assert saved is not None
-            limit = facts.inference_minutes * 60
-            session = self._open(submission["version"], "rerun", saved["accelerator"], limit)
-            self.store.execute("UPDATE submission SET session = ? WHERE ref = ?", (session, ref))
-        self._queue.put(self._submission(ref)["session"])
-
-    def _open(self, version: int, kind: str, accelerator: str, limit: float) -> int:
-        return self.store.execute(
-            "INSERT INTO session (version, kind, accelerator, status, limit_s, created) "
-            "VALUES (?, ?, ?, 'QUEUED', ?, ?)",
-            (version, kind, accelerator, limit, now()),
-        )
-
-    def _submission(self, ref: int) -> sqlite3.Row:
-        row = self.store.row("SELECT * FROM submission WHERE ref = ?", (ref,))
-        assert row is not None
-        return row
 
     def _work(self) -> None:
         while True:
@@ -231,9 +226,8 @@ class Runner:
         from kagflow.task.score import score_files
 
         facts = self.store.competition(submission["competition"])
-        folder = session_folder(self.store, submission["session"])
-        path = folder / "working" / submission["file_name"]
-        if not path.is_file():
+        path = find_output(self.store, submission["session"], submission["file_name"])
+        if path is None:
             self._close(submission["ref"], error=NO_CSV)
             return
         solution = self.store.competition_folder(facts.slug) / "solution.csv"

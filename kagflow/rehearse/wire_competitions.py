@@ -6,6 +6,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from kagglesdk.competitions.types import competition_api_service as api
@@ -76,14 +77,13 @@ def list_data_files(call: Call, request: api.ApiListDataFilesRequest) -> Any:
     facts = known(call, request.competition_name)
     tree = call.store.save_tree(facts.slug)
     items, token = page(files_under(tree), request)
-    created = moment(facts.deadline)
     files = [
         make(
             api.ApiDataFile,
             ref=path.name,
             name=path.relative_to(tree).as_posix(),
             total_bytes=path.stat().st_size,
-            creation_date=created,
+            creation_date=datetime.fromtimestamp(path.stat().st_mtime, UTC),
         )
         for path in items
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from kagglesdk.blobs.types import blob_api_service as blob_api
 from kagglesdk.datasets.types import dataset_api_service as api
+from kagglesdk.datasets.types.dataset_types import DatasetInfo, SettingsLicense
 from starlette.responses import RedirectResponse, Response
 
 from kagflow.rehearse import blobs, datasets
@@ -106,6 +107,23 @@ def get_dataset(call: Call, request: api.ApiGetDatasetRequest) -> Any:
         current_version_number=newest["number"],
         versions=entries,
     )
+
+
+def get_dataset_metadata(call: Call, request: api.ApiGetDatasetMetadataRequest) -> Any:
+    """Answer what the client asks for before it downloads a dataset."""
+    row = _mine(call, request.owner_slug, request.dataset_slug)
+    info = make(
+        DatasetInfo,
+        dataset_id=row["id"],
+        dataset_slug=row["slug"],
+        owner_user=row["owner"],
+        title=row["title"],
+        subtitle=row["subtitle"] or "",
+        description=row["description"] or "",
+        is_private=bool(row["private"]),
+        licenses=[make(SettingsLicense, name=row["license"])],
+    )
+    return make(api.ApiGetDatasetMetadataResponse, info=info)
 
 
 def list_dataset_files(call: Call, request: api.ApiListDatasetFilesRequest) -> Any:
@@ -210,6 +228,7 @@ HANDLERS: Mapping[str, Handler] = {
     "datasets.DatasetApiService/CreateDatasetVersionById": create_dataset_version_by_id,
     "datasets.DatasetApiService/GetDatasetStatus": get_dataset_status,
     "datasets.DatasetApiService/GetDataset": get_dataset,
+    "datasets.DatasetApiService/GetDatasetMetadata": get_dataset_metadata,
     "datasets.DatasetApiService/ListDatasetFiles": list_dataset_files,
     "datasets.DatasetApiService/DownloadDataset": download_dataset,
 }

@@ -6,17 +6,15 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from kagglesdk.kernels.types import kernels_api_service as api
 from kagglesdk.kernels.types.kernels_enums import KernelExecutionType, KernelWorkerStatus
-from starlette.responses import RedirectResponse, Response
 
 from kagflow.rehearse import datasets
 from kagflow.rehearse.quota import QUOTA_HOURS, accelerator_of, quota_used
-from kagflow.rehearse.runner import session_folder
-from kagflow.rehearse.store import OPEN, files_under, now
+from kagflow.rehearse.runner import SAVE_HOURS, open_session
+from kagflow.rehearse.store import OPEN, now
 from kagflow.rehearse.wire import Call, Handler, WireError, encode, make, moment, page
 from kagflow.rehearse.wire_competitions import SITE
 
@@ -37,9 +35,10 @@ def save_kernel(call: Call, request: api.ApiSaveKernelRequest) -> Any:
         for source in pushed.get("datasetDataSources", [])
         if (version := datasets.by_source(call.store, source)) and version.ready
     ]
-    slug, number, version_id = _add_version(call, slug, pushed)
-    if request.kernel_execution_type != KernelExecutionType.QUICK_SAVE:
-        call.runner.push(version_id, pushed)
+    run = request.kernel_execution_type != KernelExecutionType.QUICK_SAVE
+    slug, number, session = _add_version(call, slug, pushed, run=run)
+    if session is not None:
+        call.runner.enqueue(session)
     return make(
         api.ApiSaveKernelResponse,
         ref=f"{call.user}/{slug}",
@@ -55,7 +54,7 @@ def _refusal(call: Call, owner: str, pushed: Mapping[str, Any]) -> str | None:
         return "Notebook not found"
     if pushed.get("language", "python") != "python":
         return "This embedded Kaggle runs Python only"
-    if len(str(pushed.get("newTitle") or pushed.get("slug") or "")) < 5:
+    if len(slugify(str(pushed.get("newTitle") or pushed.get("slug") or ""))) < 5:
         return "The title must be at least five characters"
     return _no_room(call, accelerator_of(dict(pushed)))
 
@@ -95,7 +94,10 @@ def _invalid_sources(call: Call, pushed: Mapping[str, Any]) -> dict[str, list[st
     }
 
 
-def _add_version(call: Call, slug: str, pushed: Mapping[str, Any]) -> tuple[str, int, int]:
+def _add_version(
+    call: Call, slug: str, pushed: dict[str, Any], *, run: bool
+) -> tuple[str, int, int | None]:
+    """Record a version and, unless it is only saved, its run; return (slug, number, session)."""
     title = str(pushed.get("newTitle") or slug)
     with call.store.write() as db:
         find = "SELECT id FROM kernel WHERE owner = ? AND slug = ?"
@@ -114,7 +116,9 @@ def _add_version(call: Call, slug: str, pushed: Mapping[str, Any]) -> tuple[str,
             "INSERT INTO kernel_version (kernel, number, request, created) VALUES (?, ?, ?, ?)",
             (row["id"], number, json.dumps(pushed), now()),
         ).lastrowid
-    return slug, number, int(version or 0)
+        cap = SAVE_HOURS[accelerator_of(pushed)] * 3600
+        session = open_session(db, int(version or 0), "save", pushed, cap) if run else None
+    return slug, number, session
 
 
 def slugify(title: str) -> str:
@@ -214,79 +218,9 @@ def get_kernel_session_status(call: Call, request: api.ApiGetKernelSessionStatus
     )
 
 
-def outputs(call: Call, row: sqlite3.Row) -> tuple[Path, list[Path]]:
-    """Return a saved run's working folder and its files; none while it runs."""
-    working = session_folder(call.store, row["session"] or 0) / "working"
-    done = row["status"] is not None and row["status"] not in OPEN
-    return working, files_under(working) if done else []
-
-
-def log_text(call: Call, row: sqlite3.Row) -> str:
-    """Return a saved run's log as the text of a JSON array, "" before it ends."""
-    path = session_folder(call.store, row["session"] or 0) / "log.json"
-    return path.read_text() if row["status"] not in OPEN and path.is_file() else ""
-
-
-def list_kernel_session_output(call: Call, request: api.ApiListKernelSessionOutputRequest) -> Any:
-    """Answer links to a run's files, and its whole log."""
-    row = version_of(call, request.user_name, request.kernel_slug, request.version_label)
-    working, files = outputs(call, row)
-    items, token = page(files, request)
-    entries = [
-        make(
-            api.ApiKernelSessionOutputFile,
-            url=call.links.download(path),
-            file_name=path.relative_to(working).as_posix(),
-        )
-        for path in items
-    ]
-    return make(
-        api.ApiListKernelSessionOutputResponse,
-        files=entries,
-        log=log_text(call, row),
-        next_page_token=token,
-    )
-
-
-def list_kernel_files(call: Call, request: api.ApiListKernelFilesRequest) -> Any:
-    """Answer names and sizes of a run's files."""
-    row = version_of(call, request.user_name, request.kernel_slug, request.version_label)
-    working, files = outputs(call, row)
-    items, token = page(files, request)
-    entries = [
-        make(
-            api.ApiListKernelFilesItem,
-            name=path.relative_to(working).as_posix(),
-            size=path.stat().st_size,
-            creation_date=row["created"],
-        )
-        for path in items
-    ]
-    return make(api.ApiListKernelFilesResponse, files=entries, next_page_token=token)
-
-
-def download_kernel_output(call: Call, request: api.ApiDownloadKernelOutputRequest) -> Response:
-    """Redirect to one file of a run, or to a zip of all."""
-    label = f"v{request.version_number}" if request.version_number else None
-    row = version_of(call, request.owner_slug, request.kernel_slug, label)
-    working, files = outputs(call, row)
-    if not request.file_path:
-        if not files:
-            raise WireError(404, "this version has no output (yet)")
-        archive = call.store.zipped(working, working.parent / f"{row['slug']}.zip")
-        return RedirectResponse(call.links.download(archive), 302)
-    path = working / request.file_path
-    if path not in files:
-        raise WireError(404, f"{request.file_path} is not an output of this version")
-    return RedirectResponse(call.links.download(path), 302)
-
-
 HANDLERS: Mapping[str, Handler] = {
     "kernels.KernelsApiService/SaveKernel": save_kernel,
     "kernels.KernelsApiService/GetKernel": get_kernel,
     "kernels.KernelsApiService/ListKernels": list_kernels,
     "kernels.KernelsApiService/GetKernelSessionStatus": get_kernel_session_status,
-    "kernels.KernelsApiService/ListKernelSessionOutput": list_kernel_session_output,
-    "kernels.KernelsApiService/ListKernelFiles": list_kernel_files,
-    "kernels.KernelsApiService/DownloadKernelOutput": download_kernel_output,
 }

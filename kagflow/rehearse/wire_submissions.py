@@ -13,7 +13,7 @@ from kagglesdk.competitions.types.competition_enums import SubmissionGroup
 from kagglesdk.competitions.types.submission_status import SubmissionStatus
 
 from kagflow.rehearse.facts import CompetitionFacts
-from kagflow.rehearse.runner import session_folder
+from kagflow.rehearse.runner import find_output, open_session
 from kagflow.rehearse.store import now
 from kagflow.rehearse.wire import Call, Handler, WireError, make, moment, page
 from kagflow.rehearse.wire_competitions import SITE, known
@@ -25,6 +25,7 @@ def create_code_submission(call: Call, request: api.ApiCreateCodeSubmissionReque
     file_name = request.file_name or "submission.csv"
     saved = _saved_run(call, request)
     _check(call, saved, file_name)
+    # One transaction: a kill must not leave a submission that waits for a run nobody recorded.
     with call.store.write() as db:
         if _today(db, facts.slug, call.user) >= facts.daily_submissions:
             raise WireError(
@@ -32,6 +33,7 @@ def create_code_submission(call: Call, request: api.ApiCreateCodeSubmissionReque
                 "Submission not allowed: Your team has used its daily Submission allowance "
                 f"({facts.daily_submissions}) today",
             )
+        session = saved["id"] if facts.scores_saved_output else _open_rerun(db, saved, facts)
         ref = db.execute(
             "INSERT INTO submission (competition, user, version, session, file_name, description, "
             "status, created) VALUES (?, ?, ?, ?, ?, ?, 'PENDING', ?)",
@@ -39,18 +41,23 @@ def create_code_submission(call: Call, request: api.ApiCreateCodeSubmissionReque
                 facts.slug,
                 call.user,
                 saved["version"],
-                saved["id"],
+                session,
                 file_name,
                 request.submission_description or "",
                 now(),
             ),
         ).lastrowid
-    call.runner.submit(int(ref or 0))
+    call.runner.enqueue(session)
     return make(
         api.ApiCreateCodeSubmissionResponse,
         message=f"Successfully submitted to {facts.title}",
         ref=ref,
     )
+
+
+def _open_rerun(db: sqlite3.Connection, saved: sqlite3.Row, facts: CompetitionFacts) -> int:
+    request = json.loads(saved["request"])
+    return open_session(db, saved["version"], "rerun", request, facts.inference_minutes * 60)
 
 
 def _saved_run(call: Call, request: api.ApiCreateCodeSubmissionRequest) -> sqlite3.Row:
@@ -75,9 +82,7 @@ def _check(call: Call, saved: sqlite3.Row, file_name: str) -> None:
         raise WireError(400, "Submission not allowed: Notebook version has not completed")
     if json.loads(saved["request"]).get("enableInternet", True):
         raise WireError(400, "Submission not allowed: Notebooks with internet access can't submit")
-    working = session_folder(call.store, saved["id"]) / "working"
-    path = (working / file_name).resolve()
-    if not path.is_relative_to(working) or not path.is_file():
+    if find_output(call.store, saved["id"], file_name) is None:
         raise WireError(400, f"Submission not allowed: {file_name} is not an output of the version")
 
 
