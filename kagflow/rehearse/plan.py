@@ -121,8 +121,6 @@ def environment(interpreter: Interpreter, *, rerun: bool) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         "KAGGLE_URL_BASE": "https://www.kaggle.com",
-        # The kernel then records a Python unlike Kaggle's as not proved; on Kaggle it is fatal.
-        "KAGFLOW_REHEARSAL": "1",
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "HF_HUB_OFFLINE": "1",

@@ -115,8 +115,8 @@ def _check(spec: KernelSpec) -> None:
             "and Kaggle names a kernel after its title",
             hint="change the title or the slug",
         )
-    for what, text, shortest in (("title", spec.title, 5), ("slug", spec.slug, 5)):
-        if not shortest <= len(text) <= 50:
+    for what, text in (("title", spec.title), ("slug", spec.slug)):
+        if not 5 <= len(text) <= 50:
             raise UsageError(f"a kernel's {what} has 5 to 50 letters: '{text}'")
     loose = [name for name in spec.datasets if not re.fullmatch(r"[^/]+/[^/]+/\d+", name)]
     if loose:

@@ -17,8 +17,8 @@ from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import runtime, secrets
-from kagflow.ship.wheels import Shelf, WheelSource, missing_wheels
-from kagflow.workspace import user_cache
+from kagflow.ship.shelf import WheelSource
+from kagflow.ship.wheels import missing_wheels, own_shelf
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -67,9 +67,8 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
     """
     with tempfile.TemporaryDirectory(prefix="kagflow-pack-") as temporary:
         work = Path(temporary)
-        shelf = Shelf(cache=user_cache() / "wheels", work=work)
         asked = {runtime.NAME: runtime.requirements(), "competition.yaml": tuple(requires)}
-        closure = missing_wheels(asked, fingerprint, shelf, progress=progress)
+        closure = missing_wheels(asked, fingerprint, own_shelf(work), progress=progress)
         code = runtime.build_runtime(competition_folder, work)
         settings = work / CONFIG
         durable.write_json(settings, _checked_config(config, weights))

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.version import Version
 
-from kagflow import durable, process
-from kagflow.errors import DataError, KagflowError, LocalError
-from kagflow.fingerprint import Fingerprint, normalise
+from kagflow.errors import DataError, KagflowError
+from kagflow.fingerprint import Fingerprint, load_snapshot, normalise
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import wheelfile
-
-Origin = Literal["cache", "rebuilt", "downloaded"]
-
-
-@dataclass(frozen=True)
-class WheelSource:
-    """Name one wheel that travels, where it came from, and who asks for it."""
-
-    name: str
-    version: str
-    file: Path
-    origin: Origin
-    sha256: str
-    why: str
+from kagflow.ship import runtime, wheelfile
+from kagflow.ship.shelf import Shelf, WheelSource, download, find_installed, obtain
+from kagflow.workspace import user_cache
 
 
 @dataclass(frozen=True)
@@ -42,15 +25,6 @@ class Closure:
 
     wheels: tuple[WheelSource, ...]
     relied_on: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """Say where wheels may come from: `cache` is kept, `work` takes what is rebuilt."""
-
-    cache: Path
-    work: Path
-    online: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,13 +64,34 @@ def missing_wheels(
             children = _image_extras(one)
         else:
             if name not in found:
-                found[name] = _obtain(one, fingerprint, shelf)
+                found[name] = obtain(one.requirement, one.why, fingerprint, shelf)
                 progress.note(f"{found[name].file.name} travels: {found[name].why}")
             _check_chosen(one, found[name])
             metadata = wheelfile.read_metadata(found[name].file)
             children = metadata.get_all("Requires-Dist", [])
         wanted.extend(_applying(children, one.requirement, environment))
     return Closure(tuple(found[name] for name in sorted(found)), dict(sorted(relied_on.items())))
+
+
+def own_shelf(work: Path) -> Shelf:
+    """Return this user's wheel cache, with `work` for what is rebuilt."""
+    return Shelf(cache=user_cache() / "wheels", work=work)
+
+
+def keep_wheels(fingerprint: Fingerprint) -> tuple[Path, ...]:
+    """Download into the cache what every pack needs, so that packing works without a network.
+
+    Raises LocalError where no network, index or wheel answers.
+    """
+    with tempfile.TemporaryDirectory(prefix="kagflow-wheels-") as work:
+        shelf = own_shelf(Path(work))
+        found = missing_wheels({runtime.NAME: runtime.requirements()}, fingerprint, shelf).wheels
+        return tuple(
+            download(Requirement(f"{wheel.name}=={wheel.version}"), fingerprint, shelf)
+            if wheel.origin == "rebuilt"
+            else wheel.file
+            for wheel in found
+        )
 
 
 def target_environment(fingerprint: Fingerprint) -> dict[str, str]:
@@ -116,27 +111,6 @@ def target_environment(fingerprint: Fingerprint) -> dict[str, str]:
         "python_version": ".".join(python.split(".")[:2]),
         "sys_platform": "linux",
     }
-
-
-def platforms(fingerprint: Fingerprint) -> list[str]:
-    """List every platform tag that the image's glibc takes, best first.
-
-    pip expands none of them: a bare `manylinux_2_35_x86_64` would hide all older wheels.
-    """
-    minor = int(fingerprint.glibc.split(".")[1])
-    modern = [f"manylinux_2_{number}_x86_64" for number in range(minor, 4, -1)]
-    legacy = [f"manylinux{name}_x86_64" for name in ("2014", "2010", "1")]
-    return [*modern, *legacy, "linux_x86_64"]
-
-
-def target_tags(fingerprint: Fingerprint) -> list[Tag]:
-    """List the wheel tags that the image's Python installs, best first."""
-    major, minor = (int(part) for part in fingerprint.python.split(".")[:2])
-    version, interpreter, known = (major, minor), f"cp{major}{minor}", platforms(fingerprint)
-    return [
-        *cpython_tags(version, abis=[interpreter], platforms=known),
-        *compatible_tags(version, interpreter, platforms=known),
-    ]
 
 
 def _parse(text: str) -> Requirement:
@@ -183,7 +157,7 @@ def _check_image(one: _Wanted, fingerprint: Fingerprint) -> None:
 def _image_extras(one: _Wanted) -> list[str]:
     if not one.requirement.extras:
         return []
-    installed = _installed(one.requirement.name)
+    installed = find_installed(one.requirement.name)
     if installed is None:
         raise DataError(
             f"{one.why} needs {one.requirement}: what these extras ask for is not known here",
@@ -201,72 +175,8 @@ def _check_chosen(one: _Wanted, source: WheelSource) -> None:
         )
 
 
-def _obtain(one: _Wanted, fingerprint: Fingerprint, shelf: Shelf) -> WheelSource:
-    requirement = one.requirement
-    installed = _installed(requirement.name)
-    if installed and requirement.specifier.contains(installed.version, prereleases=True):
-        # What was trained with is what travels.
-        requirement = _parse(f"{requirement.name}=={installed.version}")
-    else:
-        installed = None
-    file, origin = _fetch(requirement, installed, fingerprint, shelf)
-    version = wheelfile.read_metadata(file)["Version"]
-    name = normalise(requirement.name)
-    return WheelSource(name, version, file, origin, durable.sha256_file(file), one.why)
-
-
-def _fetch(
-    requirement: Requirement, installed: Distribution | None, fingerprint: Fingerprint, shelf: Shelf
-) -> tuple[Path, Origin]:
-    cached = _from_cache(requirement, fingerprint, shelf.cache)
-    if cached is not None:
-        return cached, "cache"
-    if installed is not None and wheelfile.pure_tag(installed):
-        return wheelfile.rebuild(installed, shelf.work), "rebuilt"
-    return _download(requirement, fingerprint, shelf), "downloaded"
-
-
-def _installed(name: str) -> Distribution | None:
+if __name__ == "__main__":
     try:
-        return importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _from_cache(requirement: Requirement, fingerprint: Fingerprint, cache: Path) -> Path | None:
-    ranks = {tag: rank for rank, tag in reversed(list(enumerate(target_tags(fingerprint))))}
-    fitting = []
-    for file in sorted(cache.glob("*.whl")):
-        known = wheelfile.wheel_tags(file)
-        if known is None or known[0] != normalise(requirement.name):
-            continue
-        rank = min((ranks[tag] for tag in known[2] if tag in ranks), default=None)
-        if rank is not None and requirement.specifier.contains(known[1]):
-            fitting.append((Version(known[1]), -rank, file))
-    return max(fitting)[2] if fitting else None
-
-
-def _download(requirement: Requirement, fingerprint: Fingerprint, shelf: Shelf) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--disable-pip-version-check", "--only-binary=:all:", "--retries", "1"]
-    command += ["--timeout", "10", "--dest", str(shelf.cache)]
-    command += ["--implementation", "cp", "--python-version", fingerprint.python]
-    for platform in platforms(fingerprint):
-        command += ["--platform", platform]
-    reason = "this is an offline run"
-    if shelf.online:
-        shelf.cache.mkdir(parents=True, exist_ok=True)
-        try:
-            process.run([*command, str(requirement)], timeout=600)
-        except KagflowError as error:
-            reason = error.message.strip().splitlines()[-1]
-        else:
-            file = _from_cache(requirement, fingerprint, shelf.cache)
-            if file is not None:
-                return file
-            reason = "what came does not fit the image"
-    raise LocalError(
-        f"no wheel of {requirement} for {fingerprint.name}: not in {shelf.cache}, "
-        f"not installed here as pure Python, and not downloaded ({reason})",
-        hint=f"with a network, pip download --no-deps -d {shelf.cache} '{requirement}'",
-    )
+        keep_wheels(load_snapshot())
+    except KagflowError as error:
+        sys.exit(f"{error.message}\nPacks will hold wheels rebuilt from what is installed.")

@@ -12,8 +12,11 @@ import pytest
 from kagflow import durable, process
 from kagflow.errors import DataError, LocalError
 from kagflow.fingerprint import Fingerprint, load_snapshot
-from kagflow.ship import wheelfile
-from kagflow.ship.wheels import Shelf, missing_wheels, platforms, target_environment, target_tags
+from kagflow.ship import wheelfile, wheels
+from kagflow.ship.shelf import Shelf, platforms, target_tags
+from kagflow.ship.wheels import keep_wheels, missing_wheels, target_environment
+
+VERSION = importlib.metadata.version("segmentation-models-pytorch")
 
 
 def image(**distributions: str) -> Fingerprint:
@@ -205,3 +208,21 @@ def test_platforms_are_spelt_out_down_to_the_oldest() -> None:
     assert {"py3-none-any", "cp38-abi3-manylinux_2_17_x86_64"} <= tags
     assert platforms(image())[0] == "manylinux_2_35_x86_64"
     assert not [tag for tag in tags if tag.startswith(("cp313", "cp311-cp311"))]
+
+
+def test_installing_keeps_a_real_wheel_of_what_was_only_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(requirement, fingerprint, shelf: Shelf) -> Path:
+        asked.append(str(requirement))
+        return put(shelf.cache, "segmentation_models_pytorch", VERSION)
+
+    monkeypatch.setenv("KAGFLOW_CACHE", str(tmp_path))
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.setattr(wheels, "download", download)
+    keep_wheels(load_snapshot())
+    assert asked == [f"segmentation-models-pytorch=={VERSION}"]
+    keep_wheels(load_snapshot())
+    assert len(asked) == 1

@@ -1,0 +1,348 @@
+"""The kernel script as Kaggle runs it: a bare Python, two mount layouts, save and rerun."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pip
+import pytest
+
+from kagflow import durable, process
+from kagflow.errors import DataError, UsageError
+from kagflow.ship import kernel, wheelfile
+from kagflow.ship.kernel import KernelSpec, render_kernel
+from kagflow.ship.pack import pack_hash
+from kagflow.task import submission
+from kagflow.task.spec import TaskSpec
+
+HERE = ".".join(map(str, sys.version_info[:2]))
+SPEC = KernelSpec(
+    owner="me",
+    slug="rolls-abc",
+    title="Rolls abc",
+    competition_slug="rolls-2019",
+    datasets=("me/rolls-pack/3",),
+    accelerator="NvidiaTeslaT4",
+    timeout_s=3600,
+)
+TASK = TaskSpec(slug="rolls-2019", kind="segmentation", classes=("1", "2"), height=4, width=4)
+SAMPLE = "ImageId,EncodedPixels,ClassId\n" + "".join(
+    f"{name}.jpg,1 1,{label}\n" for name in "ab" for label in "12"
+)
+EMPTY = SAMPLE.replace(",1 1,", ",,")
+# Stands in for kagflow.infer.kernel; "weights.bin" holds what it is told to do.
+MAIN = b"""
+import os
+def main(pack, competition_input, working, *, rerun):
+    target = working / "submission.csv"
+    text = (competition_input / "sample_submission.csv").read_text()
+    what = (pack / "weights.bin").read_text()
+    if what == "good":
+        target.write_text(text.replace(",1 1,", ",2 2,"))
+    if what == "order":
+        lines = text.splitlines(keepends=True)
+        target.write_text("".join([lines[0], *reversed(lines[1:])]))
+    if what == "half":
+        target.write_text(text[:-20])
+        raise RuntimeError("the fifth image")
+    if what == "exit":
+        raise SystemExit(3)
+    if what == "environment":
+        print("OFFLINE", os.environ["HF_HUB_OFFLINE"], rerun)
+        target.write_text(text)
+"""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A fake /kaggle with one pack, its kernel and a bare Python."""
+
+    root: Path
+    python: Path
+    pack: Path
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "working" / "submission.csv"
+
+    def run(self, *, rerun: bool = False, **extra: str) -> tuple[int, str]:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "KAGGLE_INPUT_ROOT": str(self.root / "input"),
+            "KAGGLE_WORKING_ROOT": str(self.root / "working"),
+            **({"KAGGLE_IS_COMPETITION_RERUN": "1"} if rerun else {}),
+            **extra,
+        }
+        script = self.root / "kernel" / "kernel.py"
+        done = process.run([self.python, script], env=environment, check=False, timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bare")
+    process.run([sys.executable, "-m", "venv", "--without-pip", folder])
+    return folder / "bin" / "python"
+
+
+@pytest.fixture
+def room(tmp_path: Path, bare: Path) -> Room:
+    return furnish(tmp_path, bare)
+
+
+def furnish(
+    root: Path, bare: Path, *, layout: str = "nested", what: str = "good", **facts: object
+) -> Room:
+    """Lay out competition, pack and kernel; `facts` change the manifest."""
+    nested = layout == "nested"
+    inputs = root / "input"
+    competition = inputs / ("competitions/rolls-2019" if nested else "rolls-2019")
+    (competition / "test_images").mkdir(parents=True)
+    (competition / "sample_submission.csv").write_text(SAMPLE)
+    pack = inputs / ("datasets/me/rolls-pack" if nested else "rolls-pack")
+    pack.mkdir(parents=True)
+    (pack / "weights.bin").write_text(what)
+    durable.write_json(pack / "config.json", {"task": TASK.to_dict()})
+    info = "kagflow_runtime-1.dist-info"
+    files = {
+        "kagflow/__init__.py": b"",
+        "kagflow/infer/__init__.py": b"",
+        "kagflow/infer/kernel.py": MAIN,
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: kagflow_runtime\nVersion: 1\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    wheelfile.write_wheel(
+        pack, name="kagflow_runtime", version="1", tag="py3-none-any", files=files
+    )
+    seal(pack, **facts)
+    render_kernel(pack, root / "kernel", SPEC)
+    return Room(root, bare, pack)
+
+
+def seal(pack: Path, **facts: object) -> None:
+    files = {
+        file.name: {"sha256": durable.sha256_file(file), "bytes": file.stat().st_size}
+        for file in pack.iterdir()
+        if file.name != "manifest.json"
+    }
+    manifest = {"schema": 1, "files": files, "python": HERE, "image": "tiny", "approximate": True}
+    manifest |= {"requires": [], "relied_on": {"numpy": "2.0.2"}, **facts}
+    durable.write_json(pack / "manifest.json", {**manifest, "pack": pack_hash(manifest)})
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[0] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("layout", ["nested", "flat"])
+@pytest.mark.parametrize("rerun", [False, True])
+def test_it_predicts_in_both_layouts(tmp_path: Path, bare: Path, layout: str, rerun: bool) -> None:
+    room = furnish(tmp_path, bare, layout=layout)
+    code, log = room.run(rerun=rerun)
+    assert (code, room.submission.read_text()) == (0, SAMPLE.replace(",1 1,", ",2 2,")), log
+    assert "pip is of no use here" in log
+    assert "numpy" in log
+    assert "missing" in log
+
+
+def test_with_pip_the_wheels_are_installed(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    process.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"])
+    site = tmp_path / "venv" / "lib" / f"python{HERE}" / "site-packages"
+    (site / "pip").symlink_to(Path(pip.__file__).parent)
+    # A user's settings must not reach the install.
+    room = furnish(tmp_path / "kaggle", python)
+    code, log = room.run(PIP_CONFIG_FILE="/nonexistent", PIP_TARGET=str(tmp_path / "elsewhere"))
+    assert code == 0, log
+    assert "installed 1 wheels" in log
+    assert (site / "kagflow" / "infer" / "kernel.py").is_file()
+
+
+def test_pip_refusing_a_wheel_is_fatal_on_save_only(tmp_path: Path) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    process.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"])
+    site = tmp_path / "venv" / "lib" / f"python{HERE}" / "site-packages"
+    (site / "pip").symlink_to(Path(pip.__file__).parent)
+    room = furnish(tmp_path / "kaggle", python)
+    wheel = next(room.pack.glob("*.whl"))
+    wheel.rename(wheel.with_name("kagflow_runtime-1-cp38-cp38-manylinux_2_17_x86_64.whl"))
+    seal(room.pack)
+    render_kernel(room.pack, room.root / "kernel", SPEC)
+    code, log = room.run()
+    assert code == 1
+    assert "not a supported wheel" in log.strip().splitlines()[-1]
+    assert room.run(rerun=True)[0] == 0
+    assert ",2 2," in room.submission.read_text()
+
+
+def test_a_flipped_byte_fails_the_save(room: Room) -> None:
+    room.submission.parent.mkdir()
+    room.submission.write_text("an older one")
+    flip(room.pack / "weights.bin")
+    code, log = room.run()
+    assert code == 1
+    assert "FAILED: weights.bin is not the file that was packed" in log.splitlines()[-1]
+    assert not room.submission.exists()
+
+
+def test_a_flipped_byte_leaves_the_empty_submission_in_a_rerun(room: Room) -> None:
+    flip(room.pack / "weights.bin")
+    code, log = room.run(rerun=True)
+    assert (code, room.submission.read_text()) == (0, EMPTY), log
+    assert "weights.bin is not the file that was packed" in log
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nothing", "no submission.csv"),
+        ("order", "4 rows of submission.csv are not the 4"),
+        ("half", "RuntimeError: the fifth image"),
+        ("exit", "SystemExit: 3"),
+    ],
+)
+def test_a_bad_prediction_is_fatal_on_save_and_empty_in_a_rerun(
+    tmp_path: Path, bare: Path, what: str, said: str
+) -> None:
+    room = furnish(tmp_path, bare, what=what)
+    code, log = room.run()
+    assert code == 1
+    assert said in log.splitlines()[-1]
+    assert not room.submission.exists()
+    code, log = room.run(rerun=True)
+    assert (code, room.submission.read_text()) == (0, EMPTY), log
+
+
+def test_a_stale_dataset_is_named(room: Room) -> None:
+    (room.pack / "weights.bin").write_text("newer")
+    seal(room.pack)
+    code, log = room.run()
+    assert code == 1
+    assert "stale dataset version" in log.splitlines()[-1]
+    assert str(room.pack) in log.splitlines()[-1]
+    assert room.run(rerun=True)[0] == 0
+
+
+def test_a_missing_file_is_named(room: Room) -> None:
+    (room.pack / "config.json").unlink()
+    assert "config.json is missing from the pack" in room.run()[1]
+
+
+def test_another_python_is_fatal_but_in_a_rehearsal(tmp_path: Path, bare: Path) -> None:
+    room = furnish(tmp_path, bare, python="3.9")
+    code, log = room.run()
+    assert code == 1
+    assert f"Python is {HERE}, the pack was made for 3.9" in log
+    code, log = room.run(KAGFLOW_REHEARSAL="1")
+    assert code == 0, log
+    assert "unproved: Python is" in log
+
+
+def test_without_the_competition_there_is_nothing_to_save(room: Room) -> None:
+    (room.root / "input/competitions/rolls-2019/sample_submission.csv").unlink()
+    for rerun in (False, True):
+        code, log = room.run(rerun=rerun)
+        assert code == 1
+        assert "is rolls-2019 attached" in log
+
+
+def test_the_competitions_own_folder_is_taken_among_several(room: Room) -> None:
+    other = room.root / "input" / "a-copy"
+    (other / "test_images").mkdir(parents=True)
+    (other / "sample_submission.csv").write_text(SAMPLE.replace("a.jpg", "z.jpg"))
+    assert room.run()[0] == 0
+    assert "z.jpg" not in room.submission.read_text()
+
+
+def test_the_run_is_told_to_stay_offline(tmp_path: Path, bare: Path) -> None:
+    log = furnish(tmp_path, bare, what="environment").run(rerun=True)[1]
+    assert "OFFLINE 1 True" in log
+
+
+SAMPLES = {
+    "separate": SAMPLE,
+    "placeholder": "ImageId,EncodedPixels,ClassId\na.jpg,1 409600,0\nb.jpg,1 409600,0\n",
+    "joined": "ImageId_ClassId,EncodedPixels\na.jpg_1,1 1\na.jpg_2,\nb.jpg_1,\nb.jpg_2,\n",
+    "crlf": SAMPLE.replace("\n", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("form", SAMPLES)
+def test_the_empty_submission_is_the_one_that_task_writes(
+    tmp_path: Path, bare: Path, form: str
+) -> None:
+    room = furnish(tmp_path, bare, what="exit")
+    sample = room.root / "input/competitions/rolls-2019/sample_submission.csv"
+    sample.write_bytes(SAMPLES[form].encode())
+    assert room.run(rerun=True)[0] == 0
+    submission.write_empty(tmp_path / "expected.csv", TASK, sample)
+    assert room.submission.read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
+def test_the_empty_submission_of_a_classification(tmp_path: Path, bare: Path) -> None:
+    room = furnish(tmp_path, bare, what="exit")
+    task = replace(TASK, kind="classification", value_column="Labels")
+    durable.write_json(room.pack / "config.json", {"task": task.to_dict()})
+    seal(room.pack)
+    render_kernel(room.pack, room.root / "kernel", SPEC)
+    sample = room.root / "input/competitions/rolls-2019/sample_submission.csv"
+    sample.write_text("ImageId,Labels\na.jpg,1 2\nb.jpg,\n")
+    assert room.run(rerun=True)[0] == 0
+    assert room.submission.read_text() == "ImageId,Labels\na.jpg,\nb.jpg,\n"
+
+
+def test_thousands_of_images_do_not_slow_the_search(room: Room) -> None:
+    images = room.root / "input/competitions/rolls-2019/test_images"
+    for number in range(5000):
+        (images / f"{number}.jpg").touch()
+    start = time.monotonic()
+    assert room.run()[0] == 0
+    assert time.monotonic() - start < 10
+
+
+def test_metadata_leaves_nothing_to_the_servers_defaults(room: Room) -> None:
+    told = json.loads((room.root / "kernel" / "kernel-metadata.json").read_text())
+    assert told["enable_internet"] is False
+    assert told["is_private"] is True
+    assert told["machine_shape"] == "NvidiaTeslaT4"
+    assert (told["enable_gpu"], told["enable_tpu"]) == (True, False)
+    assert told["id"] == "me/rolls-abc"
+    assert told["dataset_sources"] == ["me/rolls-pack/3"]
+    assert told["competition_sources"] == ["rolls-2019"]
+    assert told["kernel_type"] == "script"
+    assert kernel.kernel_metadata(replace(SPEC, accelerator=""))["enable_gpu"] is False
+
+
+def test_the_same_kernel_is_the_same_bytes(room: Room, tmp_path: Path) -> None:
+    again = render_kernel(room.pack, tmp_path / "again", SPEC)
+    assert again.script.read_bytes() == (room.root / "kernel" / "kernel.py").read_bytes()
+    assert again.script.stat().st_size < 1 << 20
+    assert again.timeout_s == 3600
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "Another title"},
+        {"title": "abc", "slug": "abc"},
+        {"datasets": ("me/rolls-pack",)},
+        {"timeout_s": 0},
+    ],
+)
+def test_what_kaggle_would_bend_is_refused(room: Room, tmp_path: Path, change: dict) -> None:
+    with pytest.raises(UsageError):
+        render_kernel(room.pack, tmp_path / "no", replace(SPEC, **change))
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_damaged_pack_gets_no_kernel(room: Room, tmp_path: Path) -> None:
+    flip(room.pack / "weights.bin")
+    with pytest.raises(DataError):
+        render_kernel(room.pack, tmp_path / "no", SPEC)
