@@ -1,0 +1,1 @@
+"""A generated competition without run lengths: which shapes does a small image show?"""
