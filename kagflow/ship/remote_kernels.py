@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import requests
 
 from kagflow.errors import DataError, RemoteError
 from kagflow.progress import QUIET, Progress
@@ -22,6 +25,8 @@ from kagflow.ship.remote_types import (
     moment,
     seconds,
 )
+
+END_OF_LOG = "END_OF_LOG"
 
 
 class KernelCalls(Calls):
@@ -67,6 +72,27 @@ class KernelCalls(Calls):
     def kernel_log(self, ref: str, version: int) -> tuple[LogLine, ...]:
         """Return what the version has printed so far, as far as Kaggle tells while it runs."""
         return _log(str(self._output_pages(ref, version)[1]))
+
+    def kernel_stream(self, ref: str, version: int) -> Iterator[LogLine]:
+        """Yield what the version prints from its start, while it runs; end when it ends.
+
+        Silence longer than the read timeout, or a lost connection, ends it as well: ask the status.
+        """
+        path = f"kernels/logs/stream/{ref}"
+        try:
+            with self.transport.stream_log(path, {"versionLabel": f"v{version}"}) as response:
+                if response.status_code != 200:
+                    return
+                if "event-stream" not in response.headers.get("Content-Type", ""):
+                    yield from _log(response.text)
+                    return
+                for line in response.iter_lines(decode_unicode=True):
+                    data = str(line).removeprefix("data:").strip()
+                    if data == END_OF_LOG:
+                        return
+                    yield from _log(f"[{data}]" if data else "")
+        except requests.RequestException:
+            return
 
     def kernel_outputs(
         self, ref: str, version: int, dest: Path, *, progress: Progress = QUIET

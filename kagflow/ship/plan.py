@@ -1,0 +1,259 @@
+"""Say what a submission would do, before it does anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kagflow.errors import DataError, RefusedError, RemoteError
+from kagflow.ship.pack import CONFIG, Pack, read_pack
+from kagflow.ship.records import Records, SubmissionRow
+from kagflow.ship.remote import Remote
+from kagflow.ship.remote_competitions import SITE
+from kagflow.ship.remote_datasets import DatasetPush
+from kagflow.ship.remote_types import Quota
+
+SCRIPT = "kernel.py"
+METADATA = "kernel-metadata.json"
+
+
+@dataclass(frozen=True)
+class SubmitRequest:
+    """Ask for one submission.
+
+    `pack` and `kernel` are folders; `timeout_s` ends the session; `facts` are columns of
+    SubmissionRow that only the caller knows: ensemble, runs, cv_*, floor, projected_*, receipt.
+    """
+
+    competition: str
+    slug: str
+    pack: Path
+    kernel: Path
+    timeout_s: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """Say what a dataset holds, and the version that is there or would come to be."""
+
+    push: DatasetPush
+    version: int
+    there: bool
+    bytes: int
+    files: int
+
+    @property
+    def pinned(self) -> str:
+        """Name the version as a kernel's source."""
+        return f"{self.push.ref}/{self.version}"
+
+
+@dataclass(frozen=True)
+class SubmitPlan:
+    """Hold everything that `execute` will do; `to_dict` is what a person or --json sees."""
+
+    profile: str
+    account: str
+    competition: str
+    slug: str
+    pack: str
+    attempt: int
+    dataset: DatasetPlan
+    kernel: str
+    title: str
+    script: Path
+    accelerator: str
+    timeout_s: int
+    message: str
+    rerun: str
+    quota_left_s: float | None
+    submissions_left: int | None
+    previous: SubmissionRow | None
+    facts: Mapping[str, Any]
+    again: bool
+
+    @property
+    def token(self) -> str:
+        """The mark by which this very attempt is found again among the submissions."""
+        return attempt_token(self.pack, self.attempt)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        quota = self.quota_left_s
+        return {
+            "profile": self.profile,
+            "account": self.account,
+            "competition": self.competition,
+            "slug": self.slug,
+            "pack": self.pack,
+            "attempt": self.attempt,
+            "datasets": [
+                {
+                    "ref": self.dataset.push.ref,
+                    "version": self.dataset.version,
+                    "there": self.dataset.there,
+                    "bytes": self.dataset.bytes,
+                    "files": self.dataset.files,
+                }
+            ],
+            "kernel": self.kernel,
+            "title": self.title,
+            "accelerator": self.accelerator,
+            "timeout_s": self.timeout_s,
+            "internet": False,
+            "private": True,
+            "message": self.message,
+            "rerun": self.rerun,
+            "quota_left_hours": None if quota is None else round(quota / 3600, 2),
+            "submissions_left": self.submissions_left,
+            "previous": self.previous.status if self.previous else None,
+            "again": self.again,
+        }
+
+
+def dataset_ref(account: str, competition: str) -> str:
+    """Return the dataset that holds a competition's packs, one version each."""
+    return f"{account}/kagflow-{_slug(competition)}-pack"
+
+
+def kernel_title(competition: str) -> str:
+    """Return the kernel's title, which reads as its slug."""
+    return f"kagflow {_slug(competition)}"
+
+
+def kernel_slug(competition: str) -> str:
+    """Return the slug that Kaggle makes of the title."""
+    return f"kagflow-{_slug(competition)}"
+
+
+def attempt_token(pack: str, attempt: int) -> str:
+    """Return the mark of one attempt to submit one pack."""
+    return f"[kagflow {pack}/{attempt}]"
+
+
+def plan_dataset(remote: Remote, competition: str, pack: Pack) -> DatasetPlan:
+    """Return which dataset version holds the pack, or would: asks Kaggle, changes nothing."""
+    ref = dataset_ref(remote.account(), competition)
+    title = f"kagflow {_slug(competition)} pack"
+    push = DatasetPush(ref, title, pack.path, f"kagflow pack {pack.hash}")
+    known = remote.dataset(ref)
+    there = known.version_with(push.mark) if known else None
+    version = there or (known.current if known else 0) + 1
+    return DatasetPlan(push, version, there is not None, pack.bytes, len(pack.files))
+
+
+def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> SubmitPlan:
+    """Look at pack, kernel, Kaggle and history, and say what submitting would do.
+
+    Raises DataError for a damaged pack or kernel folder, RefusedError for a kernel that asks for
+    the internet, RemoteError where the rules are not accepted.
+    """
+    pack, metadata = read_pack(request.pack), _metadata(request)
+    info = remote.competition(request.slug)
+    if not info.entered:
+        raise RemoteError(
+            f"{request.slug}: this account has not accepted the competition's rules",
+            hint=f"accept them on {SITE}/competitions/{request.slug}/rules",
+        )
+    account = remote.account()
+    previous = _previous(records, request, remote.profile, account, pack.hash)
+    attempt = _attempt(request, remote, previous, pack.hash)
+    accelerator = str(metadata["machine_shape"])
+    view = remote.quota()
+    quota = _quota_for(accelerator, view.gpu, view.tpu)
+    return SubmitPlan(
+        profile=remote.profile,
+        account=account,
+        competition=request.competition,
+        slug=request.slug,
+        pack=pack.hash,
+        attempt=attempt,
+        dataset=plan_dataset(remote, request.competition, pack),
+        kernel=f"{account}/{str(metadata['id']).partition('/')[2]}",
+        title=str(metadata["title"]),
+        script=request.kernel / str(metadata["code_file"]),
+        accelerator=accelerator,
+        timeout_s=request.timeout_s,
+        message=_message(request.facts, pack.hash, attempt),
+        rerun=str(json.loads((request.pack / CONFIG).read_text()).get("rerun", "unknown")),
+        quota_left_s=quota.left if quota else None,
+        submissions_left=remote.limits(request.slug).left,
+        previous=previous,
+        facts=dict(request.facts),
+        again=request.again,
+    )
+
+
+def _metadata(request: SubmitRequest) -> dict[str, Any]:
+    path = request.kernel / METADATA
+    try:
+        found = dict(json.loads(path.read_text()))
+        kernel = {key: found[key] for key in ("id", "title", "code_file", "machine_shape")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} does not describe a kernel: {error!r}") from None
+    if found.get("enable_internet") is not False or found.get("is_private") is not True:
+        raise RefusedError(
+            f"{path}: a submitted kernel is private and has no internet",
+            hint="remove the folder and pack again",
+        )
+    if found.get("competition_sources") != [request.slug]:
+        raise DataError(f"{path} is a kernel of {found.get('competition_sources')}")
+    return kernel
+
+
+def _previous(
+    records: Records, request: SubmitRequest, profile: str, account: str, pack: str
+) -> SubmissionRow | None:
+    rows = records.select(
+        SubmissionRow,
+        profile=profile,
+        account=account,
+        competition=request.competition,
+        pack=pack,
+    )
+    return rows[-1] if rows else None
+
+
+def _attempt(
+    request: SubmitRequest, remote: Remote, previous: SubmissionRow | None, pack: str
+) -> int:
+    """Return the attempt to make or to continue; a new one never doubles a submission unasked."""
+    if previous is None:
+        # A lost history must not make `--again` find the earlier submission and call it new.
+        mark = f"[kagflow {pack}/"
+        there = (
+            sum(mark in item.description for item in remote.submissions(request.slug))
+            if request.again
+            else 0
+        )
+        return there + 1
+    failed_unsubmitted = previous.status == "failed" and previous.ref is None
+    ended = previous.status in {"scored", "failed"}
+    if failed_unsubmitted or (ended and request.again):
+        return previous.attempt + 1
+    return previous.attempt
+
+
+def _message(facts: Mapping[str, Any], pack: str, attempt: int) -> str:
+    score = facts.get("cv_crossfitted")
+    score = facts.get("cv_naive") if score is None else score
+    worth = f" cv {score:.5f}" if isinstance(score, float) else ""
+    name = facts.get("ensemble") or "kagflow"
+    return f"{name}{worth} {attempt_token(pack, attempt)}"
+
+
+def _quota_for(accelerator: str, gpu: Quota | None, tpu: Quota | None) -> Quota | None:
+    if accelerator in {"", "None"}:
+        return None
+    return tpu if accelerator.lower().startswith("tpu") else gpu
+
+
+def _slug(competition: str) -> str:
+    # Kaggle takes 6 to 50 letters; what is put around it here needs 13.
+    return re.sub(r"[^a-z0-9]+", "-", competition.lower()).strip("-")[:36].strip("-")

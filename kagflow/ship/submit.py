@@ -1,0 +1,287 @@
+"""Do what a plan says: every step noted before and after, so that a rerun continues.
+
+One attempt goes: claim its row, dataset version, wait until it is live, kernel push, wait for the
+run, submit that very version, wait for the score. What happened on Kaggle but was not noted here is
+found again by the pack's hash: in version notes, in the kernel's source, in submission messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kagflow.errors import RefusedError, RemoteError
+from kagflow.progress import QUIET, Progress
+from kagflow.ship import hours
+from kagflow.ship.plan import SubmitPlan, SubmitRequest, make_plan
+from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
+from kagflow.ship.remote import Remote
+from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine, Submission
+from kagflow.ship.waits import follow_kernel, poll
+
+__all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
+
+OUTPUT = "submission.csv"
+TAIL = 30  # lines of a failed kernel's log that are shown
+QUEUE_S = 7200.0  # seconds a session may wait for a machine
+SCORING_S = 43200.0  # seconds until a score is given up, as the official client has it
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Say what became of a submission; `already` where an earlier one is the answer."""
+
+    row: SubmissionRow
+    already: bool
+
+
+def execute(
+    plan: SubmitPlan, remote: Remote, records: Records, *, progress: Progress = QUIET
+) -> Submitted:
+    """Carry the plan out, continuing where an earlier try of the same attempt stopped.
+
+    Interrupting loses nothing. Raises RemoteError where Kaggle refuses or the kernel or its
+    scoring fails, RefusedError where this pack's submission failed before and `again` is not set
+    or another kagflow submits it now.
+    """
+    with _alone(plan, records):
+        row = records.add(_row(plan))
+        if row.status == "failed":
+            raise RefusedError(
+                f"pack {plan.pack} was submitted before and failed: {row.error}",
+                hint="kagflow submit --again submits it once more",
+            )
+        if row.status == "scored":
+            return Submitted(row, already=True)
+        return Submitted(_Attempt(plan, remote, records, progress).run(row), already=False)
+
+
+class _Attempt:
+    def __init__(
+        self, plan: SubmitPlan, remote: Remote, records: Records, progress: Progress
+    ) -> None:
+        self.plan, self.remote, self.records, self.progress = plan, remote, records, progress
+
+    def run(self, row: SubmissionRow) -> SubmissionRow:
+        row = self._dataset(row)
+        row = self._kernel(row)
+        row = self._wait_for_run(row)
+        row = self._submit(row)
+        return self._wait_for_score(row)
+
+    def _dataset(self, row: SubmissionRow) -> SubmissionRow:
+        push = self.plan.dataset.push
+
+        def send() -> dict[str, Any]:
+            version = self.remote.dataset_create_or_version(push, progress=self.progress)
+            self.remote.dataset_wait(push, version, progress=self.progress)
+            return {"ref": push.ref, "version": version}
+
+        got = self._step(row, "dataset", {"ref": push.ref, "mark": push.mark}, send)
+        return self._update(row, dataset=got["ref"], dataset_version=got["version"])
+
+    def _kernel(self, row: SubmissionRow) -> SubmissionRow:
+        push = kernel_push(self.plan, f"{row.dataset}/{row.dataset_version}")
+
+        def send() -> dict[str, Any]:
+            pushed = self.remote.find_kernel(push)
+            if pushed is None:
+                self._check_quota()
+                pushed = self.remote.push_kernel(push)
+            return {"ref": pushed.ref, "version": pushed.version, "at": now()}
+
+        got = self._step(row, "kernel", {"ref": push.ref, "datasets": list(push.datasets)}, send)
+        return self._update(
+            row,
+            kernel=got["ref"],
+            kernel_version=got["version"],
+            pushed_at=got["at"],
+            status="running" if row.status == "planned" else row.status,
+        )
+
+    def _wait_for_run(self, row: SubmissionRow) -> SubmissionRow:
+        kernel, version = str(row.kernel), int(row.kernel_version or 0)
+        stretch = self._begin("kernel", f"{kernel}/v{version}", str(row.pushed_at))
+
+        def wait() -> dict[str, Any]:
+            limit_s = self.plan.timeout_s + QUEUE_S
+            status = follow_kernel(
+                self.remote, kernel, version, limit_s=limit_s, progress=self.progress
+            )
+            log = self.remote.kernel_log(kernel, version)
+            seconds = max((line.seconds for line in log), default=None)
+            closed = hours.end(self.records, stretch, seconds=seconds)
+            if not status.complete:
+                raise self._kernel_failed(row, status, log)
+            return {"seconds": closed.seconds}
+
+        got = self._step(row, "run", {"kernel": kernel, "version": version}, wait)
+        return self._update(row, real_minutes=(got["seconds"] or 0.0) / 60)
+
+    def _submit(self, row: SubmissionRow) -> SubmissionRow:
+        plan = self.plan
+
+        def send() -> dict[str, Any]:
+            known = self.remote.submissions(plan.slug)
+            ref = next((item.ref for item in known if plan.token in item.description), None)
+            if ref is None:
+                self._check_limits()
+                ref = self.remote.submit(
+                    plan.slug,
+                    str(row.kernel),
+                    version=int(row.kernel_version or 0),
+                    file=OUTPUT,
+                    message=plan.message,
+                )
+            return {"ref": ref, "at": now()}
+
+        effect = {"kernel": row.kernel, "version": row.kernel_version, "message": plan.message}
+        got = self._step(row, "submit", effect, send)
+        return self._update(row, ref=got["ref"], submitted_at=got["at"], status="submitted")
+
+    def _wait_for_score(self, row: SubmissionRow) -> SubmissionRow:
+        ref = int(row.ref or 0)
+        stretch = self._begin("submission", str(ref), str(row.submitted_at))
+        self.progress.start(f"wait for the score of submission {ref}")
+        try:
+            item = poll(
+                self.remote,
+                lambda: self.remote.submission(ref),
+                lambda item: item.status in {"COMPLETE", "ERROR"},
+                limit_s=SCORING_S,
+                what=f"submission {ref}",
+            )
+        finally:
+            self.progress.finish()
+        # What a rerun is billed is not known; this is how long it took.
+        closed = hours.end(self.records, stretch, source="estimated")
+        if item.status == "ERROR":
+            self._update(row, status="failed", error=item.error or "no reason given")
+            raise RemoteError(
+                f"submission {ref} failed: {item.error or 'no reason given'}",
+                hint=f"kagflow history {ref}",
+            )
+        return self._scored(row, item, closed.seconds or 0.0)
+
+    def _scored(self, row: SubmissionRow, item: Submission, rerun_s: float) -> SubmissionRow:
+        save, rerun = row.real_minutes or 0.0, rerun_s / 60
+        reran = self.plan.rerun != "none"
+        minutes = save + (rerun if reran else 0.0)
+        return self._update(
+            row,
+            status="scored",
+            public=item.public,
+            private=item.private,
+            scored_at=now(),
+            real_minutes=rerun if reran else save,
+            gpu_hours=minutes / 60 if _counts(self.plan.accelerator) else 0.0,
+            detail={"save_minutes": save, "rerun_minutes": rerun if reran else None},
+        )
+
+    def _kernel_failed(
+        self, row: SubmissionRow, status: KernelStatus, log: tuple[LogLine, ...]
+    ) -> RemoteError:
+        lines = "".join(line.text for line in log).splitlines()[-TAIL:]
+        reason = status.message or status.name
+        self._update(row, status="failed", error=reason, detail={"log": lines})
+        return RemoteError(
+            "\n".join(
+                [f"kernel {row.kernel} version {row.kernel_version} failed: {reason}", *lines]
+            ),
+            hint="mend it and run the same command again",
+        )
+
+    def _check_quota(self) -> None:
+        if self.plan.quota_left_s is not None and self.plan.quota_left_s <= 0:
+            raise RemoteError(
+                "no accelerator hours are left this week",
+                hint="kagflow quota says when they renew; a kernel without accelerator needs none",
+            )
+
+    def _check_limits(self) -> None:
+        limits = self.remote.limits(self.plan.slug)
+        if limits.left == 0:
+            raise RemoteError(
+                f"{self.plan.slug}: all {limits.today} submissions of today (UTC) are used",
+                hint="run the same command again after 00:00 UTC: it continues",
+            )
+
+    def _begin(self, kind: str, subject: str, started: str) -> HoursRow:
+        projected = self.plan.facts.get("projected_p50")
+        stretch = HoursRow(
+            profile=self.plan.profile,
+            account=self.plan.account,
+            kind=kind,
+            competition=self.plan.competition,
+            subject=subject,
+            place="kaggle",
+            accelerator=self.plan.accelerator,
+            started=started,
+            forecast_seconds=projected * 60 if projected is not None else None,
+        )
+        return hours.begin(self.records, stretch)
+
+    def _step(
+        self,
+        row: SubmissionRow,
+        name: str,
+        effect: Mapping[str, Any],
+        do: Callable[[], dict[str, Any]],
+    ) -> Mapping[str, Any]:
+        step = self.records.intend(f"submission:{row.id}", name, effect)
+        if step.result is None:
+            step = self.records.done(step, do())
+        return step.result or {}
+
+    def _update(self, row: SubmissionRow, **values: Any) -> SubmissionRow:
+        return self.records.update(SubmissionRow, row.id, **values)
+
+
+def kernel_push(plan: SubmitPlan, pinned: str) -> KernelPush:
+    """Return the push of a plan; a repeated attempt gets a text of its own, to be told apart."""
+    text = plan.script.read_text()
+    if plan.attempt > 1:
+        text = f"{text.rstrip()}\n# attempt {plan.attempt}\n"
+    return KernelPush(
+        ref=plan.kernel,
+        title=plan.title,
+        text=text,
+        datasets=(pinned,),
+        competition=plan.slug,
+        machine_shape=plan.accelerator,
+        timeout_s=plan.timeout_s,
+    )
+
+
+def _row(plan: SubmitPlan) -> SubmissionRow:
+    return SubmissionRow(
+        profile=plan.profile,
+        account=plan.account,
+        competition=plan.competition,
+        pack=plan.pack,
+        attempt=plan.attempt,
+        accelerator=plan.accelerator,
+        message=plan.message,
+        intent_at=now(),
+        **plan.facts,
+    )
+
+
+def _counts(accelerator: str) -> bool:
+    return accelerator not in {"", "None"}
+
+
+@contextlib.contextmanager
+def _alone(plan: SubmitPlan, records: Records) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    path = records.path.parent / f"submit-{plan.profile}-{plan.pack}.lock"
+    try:
+        with FileLock(path, timeout=5):
+            yield
+    except Timeout:
+        raise RefusedError(
+            f"another kagflow is submitting pack {plan.pack}", hint="kagflow history shows it"
+        ) from None
