@@ -65,6 +65,13 @@ def newest(folder: Path) -> Found | None:
     return None
 
 
+def seed_all(seed: int) -> None:
+    """Start every global generator from `seed`; samplers and augmentation have their own."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - plug-ins may draw from it
+    random.seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """Return the state of every global generator as tensors and plain values."""
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - plug-ins may draw from it

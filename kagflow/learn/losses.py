@@ -44,7 +44,7 @@ def bce_dice(
     """
     from segmentation_models_pytorch.losses import DiceLoss
 
-    cross, overlap = _cross_entropy(positive, smoothing), DiceLoss("multilabel", smooth=1.0)
+    cross, overlap = _cross_entropy(positive, smoothing), DiceLoss("multilabel")
 
     def term(logits: Tensor, target: Tensor) -> Tensor:
         return torch.add(bce * cross(logits, target), overlap(logits, target), alpha=dice)

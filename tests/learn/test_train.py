@@ -1,0 +1,119 @@
+"""A whole fold: what stands in the run folder, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kagflow.errors import DataError, LocalError, RefusedError, UsageError
+from kagflow.learn.checkpoint import newest
+from kagflow.learn.oof import OofReader
+from kagflow.learn.train import train_fold
+from kagflow.task.labels import read_labels
+from kagflow.task.rle import decode
+
+
+def test_a_run_folder_is_whole(squares, spec, recipe, run_dir):
+    seen = []
+    result = train_fold(run_dir, recipe(), spec, squares, fold=0, on_epoch=seen.append)
+    run = json.loads((run_dir / "run.json").read_text())
+    assert (run["competition"], run["name"], run["fold"], run["folds"]) == ("squares", "tiny", 0, 2)
+    assert run["finished"]
+    assert run["profile"] == "local"
+    assert result.score == run["score"]
+    assert result.images == 12
+    assert 0 < result.floor < 1
+    assert run["seconds_per_image"] > 0
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert lines == seen
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert {"loss", "lr", "images_per_second", "wait_share", "val_score"} <= set(lines[0])
+    provenance = json.loads((run_dir / "provenance.json").read_text())
+    assert len(provenance["code"]) == 64
+    assert provenance["packages"]["torch"] == torch.__version__.split("+")[0]
+    weights = load_file(run_dir / "best.safetensors")
+    assert weights["head.weight"].dtype == torch.float32
+    with OofReader(run_dir / "oof") as store:
+        assert sorted(store.image_ids) == [f"{n:03}.png" for n in range(0, 24, 2)]
+        assert store.mask("000.png").shape == (2, 64, 64)
+
+
+def test_the_score_is_the_metric_on_the_stored_probabilities(squares, spec, recipe, run_dir):
+    result = train_fold(run_dir, recipe(epochs=8), spec, squares, fold=0)
+    truth, scores = read_labels(squares / "train.csv", spec), []
+    with OofReader(run_dir / "oof") as store:
+        for name in store.image_ids:
+            predicted = store.mask(name) >= 0.5
+            for index in range(2):
+                true = decode(truth.get(name, {}).get(index, ""), 64, 64) > 0
+                both, total = (predicted[index] & true).sum(), predicted[index].sum() + true.sum()
+                scores.append(2 * both / total if total else 1.0)
+    assert result.score == pytest.approx(np.mean(scores), abs=1e-12)
+
+
+def test_eight_images_are_learnt_by_heart(squares, spec, recipe, run_dir):
+    model = {"target": "tiny_models:TinyNet", "kwargs": {"dropout": 0.0}}
+    changes = {"model": model, "epochs": 40, "loss": {"target": "bce_dice", "kwargs": {}}}
+    changes |= {"sampler": {"target": "balanced", "kwargs": {}}, "samples": 32, "batch": 8}
+    result = train_fold(run_dir, recipe(**changes), spec, squares, fold=0)
+    assert result.score > max(0.9, result.floor + 0.2)
+
+
+def test_a_gate_learns_labels_of_a_segmentation(squares, spec, recipe, run_dir):
+    model = {"target": "tiny_models:TinyNet", "kwargs": {"predicts": "label", "dropout": 0.0}}
+    changes = {"predicts": "label", "model": model, "epochs": 80, "batch": 6}
+    result = train_fold(run_dir, recipe(**changes), spec, squares, fold=0)
+    assert result.score > result.floor + 0.2
+    with OofReader(run_dir / "oof") as store:
+        assert store.label("000.png").shape == (2,)
+
+
+def test_a_finished_run_is_left_alone(squares, spec, recipe, run_dir):
+    first = train_fold(run_dir, recipe(), spec, squares, fold=0)
+    before = (run_dir / "best.safetensors").stat().st_mtime_ns
+    again = train_fold(run_dir, recipe(), spec, squares, fold=0)
+    assert (first.fresh, again.fresh) == (True, False)
+    assert again.score == first.score
+    assert (run_dir / "best.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_or_other_data_is_refused_by_name(squares, spec, recipe, run_dir):
+    train_fold(run_dir, recipe(epochs=1), spec, squares, fold=0)
+    changed = recipe(epochs=2)
+    changed["optimiser"]["lr"] = 0.5
+    with pytest.raises(
+        RefusedError, match=r"recipe\.epochs: 1 there, 2 now; recipe\.optimiser\.lr"
+    ):
+        train_fold(run_dir, changed, spec, squares, fold=0)
+    (squares / "manifest.json").write_text("{}")
+    with pytest.raises(RefusedError, match="data: "):
+        train_fold(run_dir, recipe(epochs=1), spec, squares, fold=0)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    squares, spec, recipe, run_dir, monkeypatch
+):
+    monkeypatch.setattr("kagflow.learn.loop.EPOCH_SECONDS", 0)
+    broken = {"target": "tiny_models:Broken", "kwargs": {"after": 7}}
+    with pytest.raises(DataError, match="20 steps in a row") as caught:
+        train_fold(run_dir, recipe(model=broken, epochs=20), spec, squares, fold=0)
+    assert "optimiser.lr" in caught.value.hint
+    assert {path.name for path in run_dir.glob("ckpt-*.pt")} == {"ckpt-6.pt", "ckpt-3.pt"}
+    assert newest(run_dir).step == 6
+
+
+def test_a_wrong_fold_device_or_precision_says_so(squares, spec, recipe, run_dir):
+    with pytest.raises(UsageError, match="fold 2 is out of range"):
+        train_fold(run_dir, recipe(), spec, squares, fold=2)
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        train_fold(
+            run_dir.with_name("fold1"), recipe(precision="fp16"), spec, squares, fold=1,
+            device="cpu",
+        )  # fmt: skip
+    if not torch.cuda.is_available():
+        with pytest.raises(LocalError, match="no CUDA device"):
+            train_fold(run_dir, recipe(), spec, squares, fold=0, device="cuda")
