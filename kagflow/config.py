@@ -86,6 +86,7 @@ class Mini(Closed):
     recipe: str
     gate: str | None = None
     folds: Annotated[int, Field(ge=2)] = 2
+    hidden_images: int | None = None
     seed: int = 0
 
 

@@ -1,0 +1,94 @@
+"""Time kagflow against named baselines, alternating, and write bench/RESULTS.md."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+PAIRS = 11
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: the median ratio of ours to the baseline, and its spread."""
+
+    name: str
+    baseline: str
+    ours_s: float
+    baseline_s: float
+    ratios: tuple[float, ...]
+
+
+def seconds(argv: Sequence[str]) -> float:
+    """Return the wall time of a command that must succeed."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KAG")}
+    start = time.perf_counter()
+    subprocess.run(argv, check=True, capture_output=True, env=environment)
+    return time.perf_counter() - start
+
+
+def compare(name: str, baseline: str, ours: Sequence[str], theirs: Sequence[str]) -> Row:
+    """Time two commands in alternating pairs."""
+    seconds(ours)
+    seconds(theirs)
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(PAIRS)]
+    return Row(
+        name,
+        baseline,
+        statistics.median(one for one, _ in pairs),
+        statistics.median(two for _, two in pairs),
+        tuple(sorted(one / two for one, two in pairs)),
+    )
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Return RESULTS.md."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+         if line.startswith("model name")),
+        platform.processor(),
+    )
+    lines = [
+        "# Measured",
+        "",
+        f"{datetime.datetime.now(datetime.UTC).date()}, {os.cpu_count()} cores of {cpu}, Python "
+        f"{platform.python_version()}. Alternating pairs, {PAIRS} of each, medians; "
+        "below 1 is faster than the baseline. `make bench` writes this page.",
+        "",
+        "| what | baseline | ours, s | baseline, s | ratio | least to most |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.name} | {row.baseline} | {row.ours_s:.3f} | {row.baseline_s:.3f} | "
+        f"{statistics.median(row.ratios):.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run every comparison."""
+    kaggle = [str(BIN / "kaggle"), "--help"]
+    rows = [
+        compare("`kagflow --help`", "`kaggle --help`", [str(BIN / "kagflow"), "--help"], kaggle),
+        compare(
+            "a bad recipe key, refused", "`kaggle --help`",
+            [sys.executable, str(HERE / "bad_key.py")], kaggle,
+        ),
+    ]
+    (HERE / "RESULTS.md").write_text(page(rows))
+    print((HERE / "RESULTS.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

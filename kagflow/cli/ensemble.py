@@ -1,0 +1,129 @@
+"""kagflow ensemble: join finished runs, tune their thresholds, say what they are worth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kagflow import durable
+from kagflow.cli import competitions
+from kagflow.cli.competitions import Known
+from kagflow.cli.session import Session, guarded, open_session
+from kagflow.errors import UsageError
+
+DEFAULT = "default"
+
+
+@guarded
+def command(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION] [RUN]...")] = None,
+    name: Annotated[str, typer.Option(help="The ensemble's name.")] = DEFAULT,
+) -> None:
+    """Average finished runs (all, or the named ones) and tune post-processing out of fold."""
+    session = open_session(context)
+    given = list(words or [])
+    first = given.pop(0) if given and given[0] in competitions.folders(session.workspace) else None
+    known = competitions.find(session.workspace, first)
+    value = make(session, known, runs=given or None, name=name)
+    session.out.table(f"ensemble {name}", ("", ""), describe(value))
+    session.out.result(
+        {"ensemble": str(path(session, known, name)), **value},
+        f"next: {session.command('submit --dry-run')}",
+    )
+
+
+def make(
+    session: Session, known: Known, *, runs: list[str] | None = None, name: str = DEFAULT
+) -> dict[str, Any]:
+    """Build an ensemble of finished runs and write it.
+
+    Raises UsageError where no run has finished, or a named one is missing.
+    """
+    from kagflow.learn.ensemble import build_ensemble
+
+    chosen = _chosen(session, known, runs)
+    value = build_ensemble(
+        chosen,
+        known.config.task(),
+        session.workspace.data(known.name),
+        home=session.workspace.home,
+        name=name,
+        progress=session.out.progress(),
+    )
+    durable.write_json(path(session, known, name), value)
+    return value
+
+
+def ensure(session: Session, known: Known, *, name: str = DEFAULT) -> dict[str, Any]:
+    """Return the named ensemble; the default one is made anew where the runs have changed."""
+    file = path(session, known, name)
+    if name != DEFAULT:
+        if not file.is_file():
+            raise UsageError(f"no ensemble '{name}'", hint=f"kagflow ensemble --name {name}")
+        return dict(json.loads(file.read_text()))
+    finished = finished_runs(session, known)
+    if file.is_file():
+        value = dict(json.loads(file.read_text()))
+        if _members(value) == {run: folds for run, folds in finished.items() if folds}:
+            return value
+    names = ", ".join(f"{run} (folds {_list(folds)})" for run, folds in finished.items())
+    if finished:
+        session.out.say(f"no ensemble of these runs yet: making '{name}' from {names}")
+    return make(session, known, name=name)
+
+
+def finished_runs(session: Session, known: Known) -> dict[str, list[int]]:
+    """Return each run's finished folds, by run name."""
+    found: dict[str, list[int]] = {}
+    for file in sorted(session.workspace.runs(known.name).glob("*/fold*/run.json")):
+        run = file.parent.parent.name
+        found.setdefault(run, []).append(int(json.loads(file.read_text())["fold"]))
+    return {run: sorted(folds) for run, folds in found.items()}
+
+
+def path(session: Session, known: Known, name: str) -> Path:
+    """Return the file of a named ensemble."""
+    return session.workspace.ensembles(known.name) / f"{name}.json"
+
+
+def describe(value: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return an ensemble's headline as rows."""
+    cv = value["cv"]
+    members = ", ".join(f"{one['run']} (folds {_list(one['folds'])})" for one in value["members"])
+    crossfitted = cv["crossfitted"]
+    return [
+        ("members", members),
+        ("images", f"{cv['images']} of {cv['of']}"),
+        ("CV", "-" if crossfitted is None else f"{crossfitted:.4f}"),
+        ("what it is", cv["label"]),
+        ("tuned on the same images", f"{cv['naive']:.4f}"),
+        ("default thresholds", f"{cv['default']:.4f}"),
+        ("all-empty floor", f"{cv['floor']:.4f}"),
+    ]
+
+
+def _chosen(session: Session, known: Known, runs: list[str] | None) -> dict[str, list[Path]]:
+    finished = finished_runs(session, known)
+    missing = [run for run in runs or [] if run not in finished]
+    if missing or not finished:
+        what = f"no finished run '{', '.join(missing)}'" if missing else "there is no finished run"
+        raise UsageError(what, hint=f"kagflow train {known.name} fold=0")
+    folder = session.workspace.runs(known.name)
+    return {
+        run: [folder / run / f"fold{fold}" for fold in folds]
+        for run, folds in finished.items()
+        if runs is None or run in runs
+    }
+
+
+def _members(value: dict[str, Any]) -> dict[str, list[int]]:
+    considered: dict[str, list[int]] = value["considered"]
+    return considered
+
+
+def _list(folds: list[int]) -> str:
+    return ",".join(map(str, folds))

@@ -1,0 +1,126 @@
+"""kagflow local: the embedded Kaggle that stands in for the real one."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kagflow import resolve
+from kagflow.cli import competitions
+from kagflow.cli.competitions import Known
+from kagflow.cli.session import Session, guarded, open_session
+from kagflow.errors import UsageError
+
+ACTIONS = ("start", "stop", "status", "add", "url")
+
+
+@guarded
+def command(
+    context: typer.Context,
+    action: Annotated[str, typer.Argument(help="start, stop, status, add or url.")],
+    name: Annotated[str | None, typer.Argument(help="add: the competition.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="add: a folder with train_images/ and train.csv.")
+    ] = None,
+    holdout: Annotated[float, typer.Option(help="add: share kept as hidden test.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="add: seed of the split.")] = 0,
+) -> None:
+    """Start, stop or look at the embedded Kaggle, or add a competition of your own data."""
+    from kagflow.rehearse import server
+
+    session = open_session(context)
+    store = session.workspace.kaggle_store
+    if action == "start":
+        running = server.ensure(store)
+        session.out.result({"url": running.url, "pid": running.pid}, f"running at {running.url}")
+    elif action == "stop":
+        stopped = server.stop(store)
+        session.out.result({"stopped": stopped}, "stopped" if stopped else "was not running")
+    elif action == "status":
+        found = server.status(store)
+        text = f"running at {found.url} (pid {found.pid})" if found else "not running"
+        session.out.result({"running": asdict(found) if found else None}, text)
+    elif action == "url":
+        _print_environment(session, server.ensure(store).url)
+    elif action == "add":
+        _add(session, name, data, holdout=holdout, seed=seed)
+    else:
+        raise UsageError(f"unknown action '{action}'", hint=f"there are: {', '.join(ACTIONS)}")
+
+
+def ensure_registered(session: Session, known: Known) -> None:
+    """Register the generated competition where the embedded Kaggle lacks the real one.
+
+    Raises UsageError where there is no generator.
+    """
+    from kagflow.rehearse.store import Store
+
+    if Store(session.workspace.kaggle_store).has_competition(known.config.slug):
+        return
+    if known.config.mini is None:
+        raise UsageError(
+            f"the embedded Kaggle has no '{known.config.slug}', and {known.name} has no generator",
+            hint=f"kagflow local add {known.name} --data DIR",
+        )
+    session.out.say(
+        f"the embedded Kaggle has no '{known.config.slug}': generating look-alike data for it"
+    )
+    generate_mini(session, known, seed=known.config.mini.seed)
+
+
+def generate_mini(session: Session, known: Known, *, seed: int) -> None:
+    """Generate a competition's look-alike data and register it under the real slug."""
+    from kagflow.rehearse.register import facts_of, register
+
+    mini = known.config.mini
+    if mini is None:
+        raise UsageError(f"{known.name} has no `mini` in its competition.yaml")
+    generate = resolve.resolve(mini.generate, {})
+    scratch = session.workspace.cache
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="mini-") as folder:
+        generate(Path(folder), seed=seed, progress=session.out.progress())
+        facts = facts_of(known.config, generated=True)
+        register(session.workspace.kaggle_store, facts, Path(folder))
+
+
+def _add(
+    session: Session, name: str | None, data: Path | None, *, holdout: float, seed: int
+) -> None:
+    from kagflow.rehearse import local_add
+    from kagflow.rehearse.register import facts_of
+
+    if name is None or data is None:
+        raise UsageError("say which competition and data", hint="kagflow local add NAME --data DIR")
+    known = competitions.find(session.workspace, name)
+    added = local_add.add(
+        session.workspace.kaggle_store,
+        facts_of(known.config, generated=False),
+        data,
+        holdout=holdout,
+        seed=seed,
+        progress=session.out.progress(),
+    )
+    session.out.result(
+        {"competition": known.name, **asdict(added)},
+        f"{known.name}: {added.train} images to train on; hidden: {added.public} public, "
+        f"{added.private} private\nnext: kagflow fetch {known.name} --profile local",
+    )
+
+
+def _print_environment(session: Session, url: str) -> None:
+    values = {
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
+        "KAGGLE_USERNAME": "local",
+        "KAGGLE_KEY": "local",
+        "http_proxy": url,
+        "https_proxy": url,
+        "no_proxy": "",
+        "NO_PROXY": "",
+    }
+    lines = "\n".join(f"export {key}={value}" for key, value in values.items())
+    session.out.result({"url": url, "environment": values}, lines)

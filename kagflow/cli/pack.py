@@ -1,0 +1,127 @@
+"""kagflow pack: weights, wheels and code as one content-addressed folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kagflow.cli import competitions, ensemble
+from kagflow.cli.competitions import Known
+from kagflow.cli.session import Session, guarded, open_session, sole
+from kagflow.errors import RefusedError
+
+if TYPE_CHECKING:
+    from kagflow.ship.pack import Pack
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A pack and the ensemble that is in it."""
+
+    pack: Pack
+    ensemble: dict[str, Any]
+
+
+@guarded
+def command(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION]")] = None,
+    name: Annotated[str, typer.Option("--ensemble", help="Which one.")] = ensemble.DEFAULT,
+) -> None:
+    """Pack an ensemble for a machine without network: weights, missing wheels, code."""
+    session = open_session(context)
+    known = competitions.find(session.workspace, sole(words or [], "competition"))
+    packed = ensure(session, known, name=name).pack
+    rows = [(wheel.file.name, wheel.origin, wheel.why) for wheel in packed.wheels]
+    session.out.table("wheels", ("file", "from", "why"), rows)
+    session.out.result(
+        {
+            "pack": packed.hash,
+            "path": str(packed.path),
+            "bytes": packed.bytes,
+            "reused": packed.reused,
+            "wheels": [row[0] for row in rows],
+            "next": session.command("submit --dry-run"),
+        },
+        f"pack {packed.hash}: {packed.bytes / 1e6:.1f} MB in {packed.path}\n"
+        f"next: {session.command('submit --dry-run')}",
+    )
+
+
+def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> Packed:
+    """Return the pack of an ensemble, made where it is missing."""
+    from kagflow.fingerprint import load_snapshot
+    from kagflow.ship.pack import build_pack
+
+    competitions.manifest(session.workspace, known)
+    value = ensemble.ensure(session, known, name=name)
+    if value["profile"] != session.workspace.profile:
+        raise RefusedError(
+            f"ensemble '{name}' was made under profile {value['profile']}",
+            hint=f"kagflow ensemble --profile {session.workspace.profile}",
+        )
+    weights = export(session, value)
+    pack = build_pack(
+        session.workspace.packs(known.name),
+        weights=weights,
+        config=kernel_config(known, value),
+        competition_folder=known.folder,
+        fingerprint=load_snapshot(),
+        requires=known.config.requires,
+        progress=session.out.progress(),
+    )
+    if not pack.reused:
+        session.out.say(f"made pack {pack.hash} ({pack.bytes / 1e6:.1f} MB)")
+    return Packed(pack, value)
+
+
+def export(session: Session, value: dict[str, Any]) -> dict[str, Path]:
+    """Return each fold's weights at the precision that travels, by their name in the pack."""
+    from kagflow import durable
+    from kagflow.infer.export import export_fp16
+
+    found: dict[str, Path] = {}
+    for member in value["members"]:
+        for file in member["weights"]:
+            source = session.workspace.home / file
+            target = session.workspace.cache / "fp16" / f"{durable.sha256_file(source)}.safetensors"
+            if not target.is_file():
+                export_fp16(source, target)
+            found[weight_name(file)] = target
+    return found
+
+
+def weight_name(file: str) -> str:
+    """Return a run's weights' flat name: `run.fold0.safetensors`.
+
+    Kaggle refuses some letters in file names, silently and late: facts of its dataset API.
+    """
+    import re
+
+    parts = Path(file).parts
+    run = re.sub(r"[^A-Za-z0-9._+-]", "_", parts[-3])
+    return f"{run}.{parts[-2]}.safetensors"
+
+
+def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
+    """Return the config.json that the kernel runs."""
+    kept = ("predicts", "model", "input", "size", "tta", "weight")
+    members = [
+        {"name": one["run"], "weights": [weight_name(file) for file in one["weights"]]}
+        | {key: one[key] for key in kept}
+        for one in value["members"]
+    ]
+    limits = known.config.limits.model_dump(mode="json")
+    return {
+        "schema": 1,
+        "competition": known.name,
+        "task": value["task"],
+        "members": members,
+        "rules": value["rules"],
+        "rerun": known.config.rerun,
+        "batch": 4,
+        "limits": limits,
+    }

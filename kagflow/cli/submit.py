@@ -1,0 +1,247 @@
+"""kagflow submit: rehearse, then push and submit the very kernel that was rehearsed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kagflow.cli import competitions, ensemble, pack, remotes
+from kagflow.cli.competitions import Known
+from kagflow.cli.pack import Packed
+from kagflow.cli.session import Session, guarded, open_session, sole
+from kagflow.errors import RefusedError
+from kagflow.workspace import user_state
+
+if TYPE_CHECKING:
+    from kagflow.rehearse.receipt import Receipt
+    from kagflow.ship.kernel import Kernel
+    from kagflow.ship.plan import SubmitPlan
+    from kagflow.ship.remote import Remote
+
+
+@guarded
+def command(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION]")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Rehearse, and stop right before the effect.")
+    ] = False,
+    name: Annotated[str, typer.Option("--ensemble", help="Which one.")] = ensemble.DEFAULT,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Submit the same pack once more.")] = False,
+) -> None:
+    """Submit: makes the missing ensemble and pack, rehearses the kernel offline, pushes, waits."""
+    session = open_session(context)
+    known = competitions.find(session.workspace, sole(words or [], "competition"))
+    competitions.manifest(session.workspace, known)
+    remote = remotes.open_remote(session)
+    packed = pack.ensure(session, known, name=name)
+    plan = make_plan(known, packed, remote, again=again)
+    show_plan(session, plan, packed)
+    receipt = rehearse(session, known, packed)
+    show_receipt(session, receipt)
+    if receipt.verdict == "red":
+        raise RefusedError(
+            f"the rehearsal failed: {receipt.failure}: {receipt.sentence}",
+            hint="mend it and run the same command again",
+        )
+    if dry_run:
+        session.out.result(
+            {"plan": plan.to_dict(), "receipt": asdict(receipt), "next": session.command("submit")},
+            f"next: {session.command('submit')}",
+        )
+        return
+    confirm(receipt, yes=yes)
+    row = execute(session, known, packed, remote=remote, again=again)
+    session.out.result(
+        {"plan": plan.to_dict(), "submission": row, "next": session.command("history")},
+        f"submission {row['ref']}: public {_score(row['public'])}, private "
+        f"{_score(row['private'])}\nnext: {session.command('history ' + str(row['ref']))}",
+    )
+
+
+def make_plan(known: Known, packed: Packed, remote: Remote, *, again: bool = False) -> SubmitPlan:
+    """Return what submitting a pack would do."""
+    from kagflow.ship.plan import SubmitRequest
+    from kagflow.ship.plan import make_plan as plan
+    from kagflow.ship.records import Records
+
+    kernel = _kernel(known, packed, account=remote.account())
+    request = SubmitRequest(
+        competition=known.name,
+        slug=known.config.slug,
+        pack=packed.pack.path,
+        kernel=kernel.folder,
+        timeout_s=kernel.timeout_s,
+        facts=_facts(packed),
+        again=again,
+    )
+    return plan(request, remote, Records(user_state()))
+
+
+def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
+    """Print what would be done."""
+    cv = packed.ensemble["cv"]
+    value = plan.to_dict()
+    dataset = value["datasets"][0]
+    what = "already there" if dataset["there"] else f"upload {dataset['bytes'] / 1e6:.1f} MB"
+    score = cv["naive"] if cv["crossfitted"] is None else cv["crossfitted"]
+    rows = [
+        ("account", f"{plan.account} on {plan.profile}"),
+        ("score out of fold", f"{score:.4f} ({cv['label']}), all-empty {cv['floor']:.4f}"),
+        ("dataset", f"{dataset['ref']} version {dataset['version']}, {what}"),
+        ("kernel", f"{plan.kernel}, {plan.accelerator}, internet off, private"),
+        ("session ends after", f"{plan.timeout_s / 60:.0f} min"),
+        ("submissions left today", plan.submissions_left),
+        ("hours left this week", value["quota_left_hours"]),
+    ]
+    session.out.table(f"submit {plan.competition}, pack {plan.pack}", ("", ""), rows)
+
+
+def rehearse(session: Session, known: Known, packed: Packed) -> Receipt:
+    """Return the receipt of this very pack, rehearsing it where there is none that passed."""
+    from kagflow.fingerprint import load_snapshot
+    from kagflow.rehearse.receipt import read_receipt
+    from kagflow.rehearse.rehearsal import Limits, RehearsalSpec
+    from kagflow.rehearse.rehearsal import rehearse as run
+
+    out = _beside(packed, "receipt.json")
+    if out.is_file():
+        earlier = read_receipt(out)
+        if earlier.pack == packed.pack.hash and earlier.verdict != "red":
+            session.out.say(f"this pack was rehearsed on {earlier.made}: {earlier.verdict}")
+            return earlier
+    generated = competitions.manifest(session.workspace, known).get("generated")
+    limits, mini = known.config.limits, known.config.mini
+    hidden = mini.hidden_images if generated and mini else limits.hidden_images
+    spec = RehearsalSpec(
+        pack=packed.pack.path,
+        kernel=_kernel(known, packed, account=session.workspace.profile).script,
+        data=session.workspace.data(known.name),
+        task=known.config.task(),
+        rerun_kind=known.config.rerun,
+        limits=Limits(limits.inference_minutes, limits.memory_gb, hidden),
+        fingerprint=load_snapshot(),
+        notes=tuple(f"wheel {one.file.name}: {one.origin}" for one in packed.pack.wheels),
+    )
+    return run(spec, out, progress=session.out.progress())
+
+
+def show_receipt(session: Session, receipt: Receipt) -> None:
+    """Print what a rehearsal proved and what it could not."""
+    minutes = receipt.projected_minutes
+    rows: list[tuple[str, object]] = [
+        ("verdict", receipt.verdict),
+        ("sandbox", f"{receipt.layer}; network blocked: {_yes(receipt.network_blocked)}, home "
+                    f"hidden: {_yes(receipt.home_hidden)}, input read-only: "
+                    f"{_yes(receipt.input_read_only)}"),
+        *((f"{run.mode} run ({run.layout} mounts)",
+           f"{run.images} images, {run.nonempty} with predictions, {run.seconds:.1f} s"
+           + (f": {run.failure}" if run.failure else "")) for run in receipt.runs),
+        ("peak memory", f"{receipt.peak_bytes / 2**30:.2f} GiB"),
+    ]  # fmt: skip
+    if minutes is not None:
+        rows.append(
+            ("projected", f"{minutes:.1f} min for {receipt.projected_images} images on this "
+                          f"machine, uncalibrated; limit {receipt.limit_minutes:.0f} min")
+        )  # fmt: skip
+    session.out.table("rehearsal", ("", ""), rows)
+    for note in receipt.notes:
+        session.out.say(f"  {note}")
+    for warning in receipt.warnings:
+        session.out.warn(warning)
+    for item in receipt.unproved:
+        session.out.say(f"  unproved: {item}")
+    for line in receipt.log_tail:
+        session.out.say(f"  | {line}")
+
+
+def confirm(receipt: Receipt, *, yes: bool) -> None:
+    """Ask once about what a yellow receipt could not prove.
+
+    Raises RefusedError on a no, and where nobody can be asked.
+    """
+    if yes or receipt.verdict == "green":
+        return
+    if not sys.stdin.isatty():
+        raise RefusedError(
+            "the rehearsal is yellow (see above) and nobody can be asked",
+            hint="kagflow submit --yes",
+        )
+    if not typer.confirm("Submit with what could not be proved?", err=True):
+        raise RefusedError("not submitted")
+
+
+def execute(
+    session: Session,
+    known: Known,
+    packed: Packed,
+    *,
+    remote: Remote | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Carry the plan out and return the submission's row."""
+    from kagflow.ship import history, submit
+    from kagflow.ship.records import Records
+
+    remote = remote or remotes.open_remote(session)
+    plan = make_plan(known, packed, remote, again=again)
+    done = submit.execute(plan, remote, Records(user_state()), progress=session.out.progress())
+    if done.already:
+        session.out.say("this pack was submitted before; --again would submit it once more")
+    return history.as_dict(done.row)
+
+
+def _kernel(known: Known, packed: Packed, *, account: str) -> Kernel:
+    from kagflow.ship.kernel import KernelSpec, render_kernel
+    from kagflow.ship.plan import kernel_slug, kernel_title
+
+    spec = KernelSpec(
+        owner=account,
+        slug=kernel_slug(known.name),
+        title=kernel_title(known.name),
+        competition_slug=known.config.slug,
+        # The version is pinned when it exists: at the push.
+        datasets=(),
+        accelerator=known.config.accelerator,
+        timeout_s=int(known.config.limits.inference_minutes * 60),
+    )
+    return render_kernel(packed.pack.path, _beside(packed, "kernel"), spec)
+
+
+def _beside(packed: Packed, suffix: str) -> Path:
+    return packed.pack.path.with_name(f"{packed.pack.hash}.{suffix}")
+
+
+def _facts(packed: Packed) -> dict[str, Any]:
+    from kagflow.rehearse.receipt import read_receipt
+
+    value, cv = packed.ensemble, packed.ensemble["cv"]
+    facts: dict[str, Any] = {
+        "ensemble": value["name"],
+        "runs": tuple(
+            f"{one['run']}/fold{fold}" for one in value["members"] for fold in one["folds"]
+        ),
+        "cv_naive": cv["naive"],
+        "cv_crossfitted": cv["crossfitted"],
+        "cv_images": cv["images"],
+        "cv_label": cv["label"],
+        "floor": cv["floor"],
+    }
+    receipt = _beside(packed, "receipt.json")
+    if receipt.is_file():
+        read = read_receipt(receipt)
+        facts |= {"receipt": read.verdict, "projected_p50": read.projected_minutes}
+    return facts
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "NO"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5f}"

@@ -1,0 +1,63 @@
+"""Read a command's words: a bare one is a competition, `key=value` an override or a sweep."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kagflow.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Words:
+    """The competition that was named, if any, and the overrides in their order."""
+
+    competition: str | None
+    overrides: dict[str, str]
+
+
+def split(words: Sequence[str]) -> Words:
+    """Tell the competition from the overrides.
+
+    Raises UsageError for a second competition or a key given twice.
+    """
+    bare = [word for word in words if "=" not in word]
+    if len(bare) > 1:
+        raise UsageError(
+            f"more than one competition: {' '.join(bare)}", hint="overrides read key=value"
+        )
+    overrides: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key in overrides:
+            raise UsageError(f"'{key}' is given twice", hint=f"sweep with {key}=a,b")
+        if equals:
+            overrides[key] = value
+    return Words(bare[0] if bare else None, overrides)
+
+
+def sweep(overrides: dict[str, str]) -> list[dict[str, str]]:
+    """Return every combination of values: a comma outside brackets separates them."""
+    keys = list(overrides)
+    values = [options(overrides[key]) for key in keys]
+    return [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def options(text: str) -> list[str]:
+    """Split a value at the commas that stand outside brackets, braces and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in ")}]":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    return parts
