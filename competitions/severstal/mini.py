@@ -76,12 +76,12 @@ def draw(frame: Frame) -> tuple[Array, dict[int, Array]]:
     """Return the photograph (H, W) uint8 and the annotated mask (H, W) uint8 0/1 of each class."""
     canvas = render_scene(frame.roll, np.random.default_rng([frame.scene, 1]))
     hand = np.random.default_rng([frame.scene, 2, int(frame.twin)])
-    shift = (int(hand.integers(-3, 4)), int(hand.integers(-5, 6))) if frame.twin else (0, 0)
+    shift = (int(hand.integers(-1, 2)), int(hand.integers(-3, 4))) if frame.twin else (0, 0)
     masks = {}
     for kind in frame.kinds:
         extent = draw_defect(canvas, kind, np.random.default_rng([frame.scene, 3, kind]))
         masks[kind] = annotate(np.roll(extent, (shift[1], shift[0]), (0, 1)), kind, hand)
-    image = expose(canvas, hand, shift=shift)
+    image = expose(canvas, np.random.default_rng([frame.scene, 4]), hand, shift=shift)
     return image, {kind: mask for kind, mask in masks.items() if mask.any()}
 
 

@@ -57,16 +57,15 @@ def _pits(canvas: Canvas, rng: np.random.Generator) -> Array:
     for _ in range(int(rng.integers(2, 7))):
         x = float(np.clip(rng.normal(home, 150), low, high))
         y = float(rng.uniform(10, HEIGHT - 10))
-        wide, tall = float(rng.uniform(5, 11)), float(rng.uniform(9, 26))
-        for _ in range(int(rng.integers(10, 30))):
+        wide, tall = float(rng.uniform(4, 10)), float(rng.uniform(9, 30))
+        for _ in range(int(rng.integers(12, 34))):
             centre = (round(rng.normal(x, wide * 0.55)), round(rng.normal(y, tall * 0.55)))
-            axes = (int(rng.integers(1, 4)), int(rng.integers(1, 4)))
+            axes = (int(rng.integers(0, 3)), int(rng.integers(1, 4)))
             cv2.ellipse(extent, centre, axes, float(rng.uniform(-40, 40)), 0, 360, 1, -1)
     _on_steel(canvas, extent)
-    pressed = cv2.GaussianBlur(extent.astype(np.float32), (0, 0), 0.9)
-    canvas.relief -= (
-        pressed * np.clip(1 + 0.4 * smooth(rng, 5, 5), 0.2, 2) * float(rng.uniform(2.5, 4.5))
-    )
+    pressed = cv2.GaussianBlur(extent.astype(np.float32), (0, 0), 0.8)
+    depth = np.clip(1 + 0.7 * smooth(rng, 4, 4), -0.3, 2.5) * float(rng.uniform(2.0, 3.6))
+    canvas.relief -= pressed * depth
     return cv2.morphologyEx(extent, cv2.MORPH_CLOSE, np.ones((15, 13), np.uint8))
 
 
@@ -82,11 +81,11 @@ def _edge_strip(canvas: Canvas, rng: np.random.Generator) -> Array:
     rows = np.arange(HEIGHT, dtype=np.float32)
     inside = ((rows >= top) & (rows < top + tall)).astype(np.float32)[:, None]
     centre = x + _wander(rng, 3.0, 40)[:, None]
-    half = np.clip(rng.uniform(4, 8) + _wander(rng, 2.2, 22), 1.5, 12)[:, None]
+    half = np.clip(rng.uniform(4, 9) + _wander(rng, 1.6, 34), 2.0, 12)[:, None]
     columns = np.arange(WIDTH, dtype=np.float32)[None]
     sliver = np.clip(half - np.abs(columns - centre), 0, 3) * inside
     rough = 1 + 0.35 * smooth(rng, 3, 16) + 0.25 * smooth(rng, 3, 4)
-    canvas.relief += sliver * rough * float(rng.uniform(0.5, 1.0))
+    canvas.relief += sliver * rough * float(rng.uniform(0.35, 0.75))
     canvas.tone += np.clip(sliver, 0, 1) * smooth(rng, 2.2, 26) * float(rng.uniform(0.14, 0.24))
     crack = np.exp(-(((np.abs(columns - centre) - half) / 1.2) ** 2)) * inside
     canvas.tone += _zero_mean(crack, 7) * np.sign(columns - centre) * float(rng.uniform(0.35, 0.6))
@@ -162,12 +161,15 @@ def _flake(canvas: Canvas, rng: np.random.Generator) -> Array:
     extent = np.zeros((HEIGHT, WIDTH), np.uint8)
     low, high = _span(canvas)
     for _ in range(int(rng.integers(1, 4))):
-        size = (float(rng.uniform(45, 170)), float(rng.uniform(30, 100)))
-        blob = _blob(rng, (float(rng.uniform(low, high)), float(rng.uniform(10, 246))), size)
-        extent |= blob
+        band = rng.random() < 0.35
+        size = (float(rng.uniform(60, 180)), float(rng.uniform(35, 115)))
+        if band:
+            size = (float(rng.uniform(130, 330)), float(rng.uniform(14, 34)))
+        extent |= _blob(rng, (float(rng.uniform(low, high)), float(rng.uniform(0, 256))), size)
     extent = _on_steel(canvas, extent)
-    distance = cv2.distanceTransform(np.pad(extent, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    table = np.minimum(distance, 7.0) * 0.55
+    # Frames cut a scab without giving it a shore there.
+    distance = cv2.distanceTransform(np.pad(extent, 8, "edge"), cv2.DIST_L2, 3)[8:-8, 8:-8]
+    table = np.minimum(distance, 5.0) * 0.75
     crumple = 6.0 * smooth(rng, 44, 34) + 2.0 * smooth(rng, 16, 12) + 0.7 * smooth(rng, 6, 5)
     crumple = crumple + 0.35 * smooth(rng, 2.5, 2.5)
     canvas.relief += cv2.GaussianBlur(table, (0, 0), 0.8)
@@ -175,7 +177,7 @@ def _flake(canvas: Canvas, rng: np.random.Generator) -> Array:
     # A scab hides the rolled finish below it.
     inside = np.clip(distance / 3, 0, 1)
     canvas.tone *= 1 - 0.4 * inside
-    canvas.tone += inside * 0.07 * smooth(rng, 30, 25)
+    canvas.tone += inside * (0.12 * smooth(rng, 50, 40) + 0.10 * smooth(rng, 9, 7))
     return extent
 
 
@@ -187,7 +189,7 @@ def _blob(
     radius = 1 + rng.normal(0, 0.025, angle.shape)
     for order in (1, 2, 3, 4, 5, 7, 9):
         radius += rng.normal(0, 0.30 / order) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
-    turn = float(rng.normal(0, 0.6))
+    turn = float(rng.normal(0, 0.7))
     x, y = (
         np.clip(radius, 0.25, 2) * np.cos(angle) * size[0],
         np.clip(radius, 0.25, 2) * np.sin(angle) * size[1],

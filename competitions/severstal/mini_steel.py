@@ -69,7 +69,7 @@ def make_roll(rng: np.random.Generator, *, bordered: bool, worn: float) -> Roll:
         left, right = (width, WIDTH) if rng.random() < 0.5 else (0, WIDTH - width)
     return Roll(
         seed=int(rng.integers(2**31)),
-        exposure=float(np.clip(rng.lognormal(4.55 - 0.12 * worn, 0.40), 42, 180)),
+        exposure=float(np.clip(rng.lognormal(4.62 - 0.12 * worn, 0.40), 55, 185)),
         left=left,
         right=right,
         slant=float(rng.normal(0, 2.0)),
@@ -102,17 +102,21 @@ def render_scene(roll: Roll, rng: np.random.Generator) -> Canvas:
     return canvas
 
 
-def expose(canvas: Canvas, rng: np.random.Generator, *, shift: tuple[int, int] = (0, 0)) -> Array:
+def expose(
+    canvas: Canvas,
+    light: np.random.Generator,
+    noise: np.random.Generator,
+    *,
+    shift: tuple[int, int] = (0, 0),
+) -> Array:
     """Photograph a scene moved by `shift` (dx, dy): (H, W) uint8 grey."""
     roll = canvas.roll
-    shade = _shading(canvas.relief)
-    image = np.exp(np.clip(canvas.tone + shade, -1.6, 1.5)) * (roll.exposure * _light(roll, rng))
-    image *= _strip(roll)
+    image = np.exp(np.clip(canvas.tone + _shading(canvas.relief), -1.6, 1.5))
+    image *= roll.exposure * _light(roll, light) * _strip(roll)
     if shift != (0, 0):
-        move = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
+        move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
         image = cv2.warpAffine(image, move, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
-    noise = rng.standard_normal((HEIGHT, WIDTH), dtype=np.float32)
-    image += noise * (0.6 + 0.018 * image) + 4.0
+    image += noise.standard_normal((HEIGHT, WIDTH), dtype=np.float32) * (0.6 + 0.018 * image) + 4.0
     # A knee: highlights bend before they burn out, as in the over-lit frames of the original.
     image = np.where(image > 205, 205 + (image - 205) * 0.7, image)
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -151,8 +155,9 @@ def _water(canvas: Canvas, own: np.random.Generator, rng: np.random.Generator) -
     roll = canvas.roll
     if roll.water > 0.35:
         place = smooth(own, 330, 400, height=2)[:1]
-        tongue = smooth(rng, float(own.uniform(9, 24)), 85) + 0.35 * smooth(rng, 6, 24)
-        wet = tongue + 0.9 * place > 2.0 - 0.5 * roll.water
+        hang = np.linspace(-0.8, 0.8, HEIGHT, dtype=np.float32)[:, None] * own.choice([-1, 1])
+        tongue = smooth(rng, float(own.uniform(8, 20)), 170) + 0.22 * smooth(rng, 4, 16)
+        wet = tongue + place + hang > 2.4 - 0.5 * roll.water
         _stain(canvas, wet, tone=float(own.choice([-0.22, 0.2, 0.3])), rng=rng)
     if roll.water > 0.7:
         shore = (
@@ -180,13 +185,13 @@ def _sparkle(canvas: Canvas, own: np.random.Generator, rng: np.random.Generator)
         band = np.exp(-(((columns - own.uniform(0, WIDTH)) / own.uniform(20, 70)) ** 2))
     patch = np.clip(smooth(rng, 70, 60) - 1.5, 0, 1) * np.clip(smooth(rng, 300, 300), 0, 1)
     chance = roll.sparkle * (0.9 * band * np.clip(0.5 + smooth(rng, 30, 40), 0, 2) + patch)
-    count = 9000
+    count = 16000
     y, x = rng.integers(0, HEIGHT, count), rng.integers(0, WIDTH, count)
     keep = rng.random(count) < chance[y, x]
     glint = np.zeros((HEIGHT, WIDTH), np.float32)
     glint[y[keep], x[keep]] = rng.gamma(1.6, 0.6, int(keep.sum())).astype(np.float32)
-    canvas.tone += cv2.GaussianBlur(glint, (0, 0), sigmaX=0.9, sigmaY=0.5) * 2.2
-    canvas.tone -= np.roll(cv2.GaussianBlur(glint, (0, 0), sigmaX=1.2, sigmaY=0.7), 1, 0) * 1.9
+    canvas.tone += cv2.GaussianBlur(glint, (0, 0), sigmaX=0.75, sigmaY=0.4) * 1.7
+    canvas.tone -= np.roll(cv2.GaussianBlur(glint, (0, 0), sigmaX=1.0, sigmaY=0.6), 1, 0) * 1.5
 
 
 def _dirt(canvas: Canvas, rng: np.random.Generator) -> None:
