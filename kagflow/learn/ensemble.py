@@ -1,0 +1,146 @@
+"""Join finished runs into what the kernel will run, and say honestly what that is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kagflow.errors import DataError, RefusedError
+from kagflow.learn.cache import data_hash
+from kagflow.learn.evaluate import read_run
+from kagflow.learn.evidence import Evidence, gather, open_member
+from kagflow.learn.search import Found, search, untuned
+from kagflow.progress import QUIET, Progress
+from kagflow.task import metric
+from kagflow.task.folds import Folds, read_folds
+from kagflow.task.labels import read_labels
+from kagflow.task.spec import TaskSpec
+
+SCHEMA = 1
+ONE_FOLD = "one fold, not cross-fitted"
+
+Runs = Mapping[str, Sequence[Path]]
+
+
+def build_ensemble(
+    runs: Runs,
+    spec: TaskSpec,
+    data: Path,
+    *,
+    home: Path,
+    name: str,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return the ensemble of runs, {run name: fold folders}, as plain JSON values.
+
+    Runs that predict masks are averaged with equal weight; those that predict labels are the
+    gate, and stay out where it gains no class anything on unseen parts. The post-processing is
+    tuned on the images that all members predict out of fold. The same runs give the same value.
+    Raises DataError where there is no such image or no run predicts what the task needs, and
+    RefusedError for runs trained on other data than what lies in `data`.
+    """
+    facts = {run: [read_run(folder) for folder in folders] for run, folders in runs.items()}
+    _check_data(facts, data)
+    chosen = _useful(facts, spec)
+    folds = read_folds(data / "folds.csv")
+    evidence, found = _tune(runs, chosen, spec, data, folds=folds, progress=progress or QUIET)
+    gates = [run for run in chosen if facts[run][0]["predicts"] == "label"]
+    if spec.kind == "segmentation" and gates and not any(rule.gate > 0 for rule in found.rules):
+        chosen = [run for run in chosen if run not in gates]
+        (progress or QUIET).note(f"the gate of {', '.join(gates)} gains nothing: left out")
+        evidence, found = _tune(runs, chosen, spec, data, folds=folds, progress=progress or QUIET)
+    first = facts[chosen[0]][0]
+    return {
+        "schema": SCHEMA,
+        "competition": first["competition"],
+        "name": name,
+        "profile": json.loads((data / "manifest.json").read_text())["profile"],
+        "data": first["data"],
+        "task": spec.to_dict(),
+        "considered": {
+            run: sorted(int(one["fold"]) for one in facts[run]) for run in sorted(facts)
+        },
+        "members": [_member(run, runs[run], facts[run], home) for run in chosen],
+        "rules": [asdict(rule) for rule in found.rules],
+        "cv": _cv(evidence, found, folds),
+    }
+
+
+def _tune(
+    runs: Runs,
+    chosen: Sequence[str],
+    spec: TaskSpec,
+    data: Path,
+    *,
+    folds: Folds,
+    progress: Progress,
+) -> tuple[Evidence, Found]:
+    clusters = {image: cluster for image, (cluster, _) in folds.items()}
+    truth = read_labels(data / spec.train_csv, spec)
+    members = [open_member(runs[run]) for run in chosen]
+    evidence = gather(members, truth, spec, clusters=clusters, progress=progress)
+    # The most probable of exclusive classes is what it is: there is no threshold to find.
+    single = spec.kind == "classification" and spec.exclusive
+    return evidence, (untuned if single else search)(evidence, metric.load(spec))
+
+
+def _check_data(facts: Mapping[str, Sequence[Mapping[str, Any]]], data: Path) -> None:
+    here = data_hash(data)
+    other = sorted(run for run, ones in facts.items() if any(one["data"] != here for one in ones))
+    if other:
+        raise RefusedError(
+            f"{', '.join(other)}: trained on other data than {data} holds now",
+            hint="Name runs of this data, or train again under another name=.",
+        )
+
+
+def _useful(facts: Mapping[str, Sequence[Mapping[str, Any]]], spec: TaskSpec) -> list[str]:
+    needed = "mask" if spec.kind == "segmentation" else "label"
+    if not any(ones[0]["predicts"] == needed for ones in facts.values()):
+        raise DataError(
+            f"no run predicts '{needed}', which {spec.kind} needs",
+            hint=f"Train a recipe with predicts: {needed}.",
+        )
+    useful = ("mask", "label") if spec.kind == "segmentation" else ("label",)
+    return sorted(run for run, ones in facts.items() if ones[0]["predicts"] in useful)
+
+
+def _member(
+    run: str, folders: Sequence[Path], facts: Sequence[Mapping[str, Any]], home: Path
+) -> dict[str, Any]:
+    """Describe a run for the engine; its cost is that of all its folds, one after another."""
+    pairs = sorted(zip(facts, folders, strict=True), key=lambda pair: int(pair[0]["fold"]))
+    recipe = facts[0]["recipe"]
+    weights = [folder / "best.safetensors" for _, folder in pairs]
+    return {
+        "run": run,
+        "folds": [int(fact["fold"]) for fact, _ in pairs],
+        "predicts": facts[0]["predicts"],
+        "weight": 1.0,
+        "model": recipe["model"],
+        "input": recipe["input"],
+        "size": recipe["size"],
+        "tta": list(recipe["tta"]),
+        "weights": [path.resolve().relative_to(home.resolve()).as_posix() for path in weights],
+        "seconds_per_image": sum(float(fact["seconds_per_image"]) for fact, _ in pairs),
+    }
+
+
+def _cv(evidence: Evidence, found: Found, folds: Folds) -> dict[str, Any]:
+    """Say what the scores are of; a single fold gives no cross-fitted score."""
+    covered = {folds[image][1] for image in evidence.image_ids}
+    single = len(covered) == 1
+    return {
+        "naive": found.naive.value,
+        "crossfitted": None if single else found.crossfitted.value,
+        "default": found.default.value,
+        "floor": found.naive.floor,
+        "nonempty": (found.naive if single else found.crossfitted).nonempty,
+        "images": len(evidence.image_ids),
+        "of": len(folds),
+        "partial": len(evidence.image_ids) < len(folds),
+        "label": ONE_FOLD if single else f"cross-fitted over {len(covered)} folds",
+    }

@@ -1,0 +1,124 @@
+"""What runs are worth: their out-of-fold scores, pooled over the folds that have finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kagflow.errors import DataError
+from kagflow.learn.evidence import gather, open_member
+from kagflow.learn.search import default_score
+from kagflow.progress import Progress
+from kagflow.task import metric
+from kagflow.task.folds import read_folds
+from kagflow.task.labels import read_labels
+from kagflow.task.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """Tell of a run what its folds wrote down; `score` and `floor` are means over images."""
+
+    run: str
+    predicts: str
+    folds: tuple[int, ...]
+    of_folds: int
+    images: int
+    score: float
+    floor: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """Hold a run's pooled out-of-fold score at default rules (threshold .5, nothing else).
+
+    `per_class` is by class, `nonempty` over what is not empty in truth, `floor` that of predicting
+    nothing. A gate of a segmentation competition is judged by which classes it sees.
+    """
+
+    run: str
+    predicts: str
+    folds: tuple[int, ...]
+    images: int
+    of: int
+    score: float
+    floor: float
+    nonempty: float | None
+    per_class: tuple[float, ...]
+
+
+def finished_folds(run: Path) -> list[Path]:
+    """List a run's fold folders that have a run.json, in the order of their numbers."""
+    done = [file.parent for file in run.glob("fold*/run.json")]
+    return sorted(done, key=lambda folder: int(read_run(folder)["fold"]))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read a fold's run.json; raises DataError where it is missing or damaged."""
+    try:
+        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{folder} holds no finished training", hint="Give the train command again."
+        ) from None
+
+
+def list_runs(runs: Path) -> list[RunRow]:
+    """List the runs with at least one finished fold, best score first."""
+    folders = sorted(folder for folder in runs.glob("*") if folder.is_dir())
+    rows = [_row(run.name, folds) for run in folders if (folds := finished_folds(run))]
+    return sorted(rows, key=lambda row: (row.predicts, -row.score, row.run))
+
+
+def evaluate_run(
+    run: Path, spec: TaskSpec, data: Path, *, progress: Progress | None = None
+) -> RunScore:
+    """Score all finished folds of a run together at default rules.
+
+    Raises DataError where no fold has finished, or a store does not fit the data.
+    """
+    folds = finished_folds(run)
+    if not folds:
+        raise DataError(f"{run} has no finished fold", hint="Give the train command again.")
+    facts = [read_run(folder) for folder in folds]
+    predicts = str(facts[0]["predicts"])
+    judged = replace(spec, kind="classification") if predicts == "label" else spec
+    clusters = {name: cluster for name, (cluster, _) in read_folds(data / "folds.csv").items()}
+    truth = read_labels(data / spec.train_csv, spec)
+    members = [open_member(folds)]
+    evidence = gather(members, truth, judged, clusters=clusters, progress=progress)
+    score = default_score(evidence, metric.load(spec))
+    return RunScore(
+        run=run.name,
+        predicts=predicts,
+        folds=tuple(int(fact["fold"]) for fact in facts),
+        images=score.images,
+        of=len(clusters),
+        score=score.value,
+        floor=score.floor,
+        nonempty=score.nonempty,
+        per_class=score.per_class,
+    )
+
+
+def _row(name: str, folds: Sequence[Path]) -> RunRow:
+    facts = [read_run(folder) for folder in folds]
+    images = [int(fact["images"]) for fact in facts]
+    return RunRow(
+        run=name,
+        predicts=str(facts[0]["predicts"]),
+        folds=tuple(int(fact["fold"]) for fact in facts),
+        of_folds=int(facts[0]["folds"]),
+        images=sum(images),
+        score=_mean((fact["score"] for fact in facts), images),
+        floor=_mean((fact["floor"] for fact in facts), images),
+        seconds=sum(float(fact["seconds"]) for fact in facts),
+    )
+
+
+def _mean(values: Iterable[float], images: Sequence[int]) -> float:
+    return sum(v * n for v, n in zip(values, images, strict=True)) / max(sum(images), 1)
