@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 SCHEMA = 1
+PIPE_COLUMNS = 160
 
 
 class Output:
@@ -39,9 +41,13 @@ class Output:
         from rich import box
         from rich.table import Table
 
+        # A table of two columns is a list of facts, not of figures.
+        pairs = len(columns) == 2
         table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
         for number, column in enumerate(columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(
+                column, justify="left" if number == 0 or pairs else "right", overflow="fold"
+            )
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))
         self._console(stderr=False).print(table)
@@ -80,7 +86,11 @@ class Output:
     def _console(self, *, stderr: bool) -> Console:
         from rich.console import Console
 
-        return Console(stderr=stderr)
+        console = Console(stderr=stderr)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            # A file or a pipe has no width of its own; tables must not be cut in it.
+            console.width = PIPE_COLUMNS
+        return console
 
 
 class Bars:

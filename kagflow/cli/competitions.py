@@ -64,9 +64,11 @@ def manifest(workspace: Workspace, known: Known) -> dict[str, Any]:
     file = workspace.data(known.name) / "manifest.json"
     if not file.is_file():
         profile = " --profile local" if workspace.profile == "local" else ""
-        raise UsageError(
-            f"{known.name} has not been fetched", hint=f"kagflow fetch {known.name}{profile}"
-        )
+        other = Workspace(workspace.root, "local")
+        hint = f"kagflow fetch {known.name}{profile}"
+        if not profile and (other.data(known.name) / "manifest.json").is_file():
+            hint = f"it was fetched under --profile local: add that, or {hint}"
+        raise UsageError(f"{known.name} has not been fetched", hint=hint)
     return dict(json.loads(file.read_text()))
 
 

@@ -16,6 +16,9 @@ from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.errors import RefusedError
 from kagflow.workspace import user_state
 
+# Of what a rehearsal could not prove, these are worth a line of their own.
+SHOWN = ("python:", "torch:", "numpy:", "the list")
+
 if TYPE_CHECKING:
     from kagflow.rehearse.receipt import Receipt
     from kagflow.ship.kernel import Kernel
@@ -154,8 +157,12 @@ def show_receipt(session: Session, receipt: Receipt) -> None:
         session.out.say(f"  {note}")
     for warning in receipt.warnings:
         session.out.warn(warning)
-    for item in receipt.unproved:
+    shown = [one for one in receipt.unproved if one.startswith(SHOWN)]
+    rest = len(receipt.unproved) - len(shown)
+    for item in shown:
         session.out.say(f"  unproved: {item}")
+    if rest:
+        session.out.say(f"  unproved: {rest} more distributions differ, listed in the receipt")
     for line in receipt.log_tail:
         session.out.say(f"  | {line}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.config import Recipe, load_recipe
 from kagflow.errors import KagflowError, UsageError
+from kagflow.workspace import user_state
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,16 @@ def train(session: Session, known: Known, job: Job, *, device: str = "auto") -> 
     from kagflow.learn.train import train_fold
 
     session.out.say(f"train {job.run} fold {job.fold}")
-    result = train_fold(
-        job.folder,
-        job.recipe.model_dump(mode="json"),
-        known.config.task(),
-        session.workspace.data(known.name),
-        fold=job.fold,
-        device=device,
-        progress=session.out.progress(),
-    )
+    with _ledger(session, known, job, device):
+        result = train_fold(
+            job.folder,
+            job.recipe.model_dump(mode="json"),
+            known.config.task(),
+            session.workspace.data(known.name),
+            fold=job.fold,
+            device=device,
+            progress=session.out.progress(),
+        )
     return {"run": job.run, "fold": job.fold, **result.summary()}
 
 
@@ -119,6 +123,35 @@ def report(
     if failed:
         text = "; ".join(f"{job.run} fold {job.fold}: {error.message}" for job, error in failed)
         raise type(failed[0][1])(f"{len(failed)} of the runs failed: {text}")
+
+
+@contextlib.contextmanager
+def _ledger(session: Session, known: Known, job: Job, device: str) -> Iterator[None]:
+    """Note in the ledger how long a training took, also one that was stopped."""
+    from kagflow.ship import hours
+    from kagflow.ship.records import HoursRow, Records, now
+
+    if (job.folder / "run.json").is_file():
+        yield
+        return
+    records = Records(user_state())
+    row = hours.begin(
+        records,
+        HoursRow(
+            profile=session.workspace.profile,
+            account="",
+            kind="train",
+            competition=known.name,
+            subject=f"{job.run}/fold{job.fold}",
+            place="local",
+            accelerator=device,
+            started=now(),
+        ),
+    )
+    try:
+        yield
+    finally:
+        hours.end(records, row)
 
 
 def _job(
