@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kagflow import durable, fingerprint
-from kagflow.errors import DataError, KagflowError
+from kagflow.errors import KagflowError
 from kagflow.rehearse import datasets
 from kagflow.rehearse.quota import accelerator_of
 from kagflow.rehearse.sandbox import SandboxResult, SandboxSpec
@@ -24,7 +24,6 @@ from kagflow.rehearse.store import Store, now
 TIMEOUT = "Notebook Timeout"
 THREW = "Notebook Threw Exception"
 NO_CSV = "Submission CSV Not Found"
-SCORING = "Submission Scoring Error"
 COMPUTE = "Notebook Exceeded Allowed Compute"
 # Kaggle's limits on a saved run where a push names none: hours by accelerator, and memory.
 SAVE_HOURS = {"gpu": 12.0, "tpu": 9.0, "none": 12.0}
@@ -223,7 +222,8 @@ class Runner:
         )
 
     def _score(self, submission: sqlite3.Row) -> None:
-        from kagflow.task.score import score_files
+        # Not at the top: the service answers sooner without numpy.
+        from kagflow.rehearse.scorer import ScoringError, score_submission
 
         facts = self.store.competition(submission["competition"])
         path = find_output(self.store, submission["session"], submission["file_name"])
@@ -232,16 +232,19 @@ class Runner:
             return
         solution = self.store.competition_folder(facts.slug) / "solution.csv"
         try:
-            scores = score_files(path, solution, facts.task)
-        except DataError as error:
-            self._close(submission["ref"], error=f"{SCORING}: {error.message}")
+            scored = score_submission(path, solution, facts.task)
+        except ScoringError as error:
+            self._close(submission["ref"], error=f"Submission {error.message}")
             return
-        public = scores.get("Public", scores["all"]).value
-        private = scores.get("Private", scores["all"]).value
         self.store.execute(
             "UPDATE submission SET status = 'COMPLETE', public = ?, private = ?, bytes = ? "
             "WHERE ref = ?",
-            (f"{public:.5f}", f"{private:.5f}", path.stat().st_size, submission["ref"]),
+            (
+                f"{scored.public.value:.5f}",
+                f"{scored.private.value:.5f}",
+                path.stat().st_size,
+                submission["ref"],
+            ),
         )
 
     def _close(self, ref: int, *, error: str) -> None:

@@ -120,7 +120,10 @@ def encode(value: Any) -> Any:
 def decode(kind: Any, body: bytes) -> Any:
     """Read a request's JSON; raise WireError 400 when it does not fit the type."""
     try:
-        return kind.from_dict(json.loads(body or b"{}"))
+        values = json.loads(body or b"{}")
+        if not isinstance(values, dict):
+            raise WireError(400, "malformed request: not an object")
+        return kind.from_dict(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WireError(400, f"malformed request: {error}") from None
 

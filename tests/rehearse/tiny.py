@@ -102,14 +102,14 @@ def _write_tables(folder: Path, rows) -> None:
 
 
 # Reads the images with the standard library and numpy only, so that any sandbox can run it.
-KERNEL = '''
+_KERNEL = """
 import csv, os, struct, zlib
 from pathlib import Path
 
 import numpy as np
 
 def find(name):
-    roots = ["/kaggle/input/competitions/tiny-squares", "/kaggle/input/tiny-squares"]
+    roots = ["/kaggle/input/competitions/@slug", "/kaggle/input/@slug"]
     return next(Path(r, name) for r in roots if Path(r, name).exists())
 
 def read_png(path):
@@ -158,4 +158,9 @@ with open("/kaggle/working/submission.csv", "w", newline="") as file:
         out.writerow([row["ImageId"], row["ClassId"], encode(mask)])
 Path("/kaggle/working/seen.txt").write_text(str(len(rows)) + "\\n")
 print("done", flush=True)
-'''
+"""
+
+
+def kernel(slug: str = SLUG) -> str:
+    """Return the source of a kernel that scores 1.0."""
+    return _KERNEL.replace("@slug", slug)
