@@ -21,6 +21,16 @@ MEMBERS = 1_000_000
 REGULAR = {0, stat.S_IFREG}
 # 2000-01-01: every unpacked file carries it, so that a later write shows without hashing.
 UNTOUCHED = 946_684_800
+# What a damaged or hostile member raises: bad data, an unknown method, a file where a folder is.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,9 @@ def _unpack(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, progress: Progress
 ) -> Unpacked:
     path = target / PurePosixPath(member.filename)
-    path.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # "x": two members must never write one file, whatever the file system folds together.
         with archive.open(member) as source, path.open("xb") as file:
             while chunk := source.read(CHUNK):
@@ -108,7 +118,7 @@ def _unpack(
                 digest.update(chunk)
                 size += len(chunk)
                 progress.advance(len(chunk))
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, FileExistsError) as why:
+    except _DAMAGE as why:
         raise DataError(f"archive member '{member.filename}' is damaged: {why}") from None
     if size != member.file_size:
         raise DataError(

@@ -20,7 +20,7 @@ from kagflow.ship import remote_errors
 from kagflow.ship.remote_transport import ATTEMPTS, Transport, pause, retry_after
 from kagflow.ship.remote_types import Downloaded
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what a broken connection loses at most
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 # A signed link that has expired answers with one of these; a new one is asked for.
 EXPIRED = frozenset({400, 401, 403, 404, 410})

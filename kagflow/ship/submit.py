@@ -25,6 +25,7 @@ __all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
 
 OUTPUT = "submission.csv"
 TAIL = 30  # lines of a failed kernel's log that are shown
+WAIT = 5.0  # seconds for another kagflow that submits the same pack
 QUEUE_S = 7200.0  # seconds a session may wait for a machine
 SCORING_S = 43200.0  # seconds until a score is given up, as the official client has it
 
@@ -240,10 +241,11 @@ class _Attempt:
 
 
 def kernel_push(plan: SubmitPlan, pinned: str) -> KernelPush:
-    """Return the push of a plan; a repeated attempt gets a text of its own, to be told apart."""
-    text = plan.script.read_text()
-    if plan.attempt > 1:
-        text = f"{text.rstrip()}\n# attempt {plan.attempt}\n"
+    """Return the push of a plan; its last line makes the source this attempt's own.
+
+    A push is found again by its source, and two packs may have the same script.
+    """
+    text = f"{plan.script.read_text().rstrip()}\n# {plan.token}\n"
     return KernelPush(
         ref=plan.kernel,
         title=plan.title,
@@ -279,7 +281,7 @@ def _alone(plan: SubmitPlan, records: Records) -> Iterator[None]:
 
     path = records.path.parent / f"submit-{plan.profile}-{plan.pack}.lock"
     try:
-        with FileLock(path, timeout=5):
+        with FileLock(path, timeout=WAIT):
             yield
     except Timeout:
         raise RefusedError(

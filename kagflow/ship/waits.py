@@ -13,7 +13,7 @@ from kagflow.ship.remote_types import KernelStatus
 
 Seen = TypeVar("Seen")
 # Seconds between two looks at most: the embedded Kaggle answers at once, the real one counts calls.
-LONGEST_WAIT = {"local": 1.0, "kaggle": 60.0}
+LONGEST_WAIT = {"local": 0.4, "kaggle": 60.0}
 
 
 def poll(

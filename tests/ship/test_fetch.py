@@ -1,0 +1,242 @@
+"""fetch: a whole tree or none, the same tree again, and nothing outside of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kagflow.errors import DataError, LocalError, RefusedError, RemoteError
+from kagflow.ship import archive, fetch
+from kagflow.task.spec import TaskSpec
+
+SPEC = TaskSpec(slug="tiny-squares", kind="segmentation", classes=("1", "2"), height=64, width=64)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def fetched(remote, target: Path, **options) -> fetch.Fetched:
+    return fetch.fetch(remote, SPEC, target, **options)
+
+
+# -- against the embedded Kaggle
+
+
+def test_fetch_then_again_is_the_same_tree_at_once(local, tmp_path) -> None:
+    target = tmp_path / "data" / "tiny"
+    first = fetched(local(), target)
+    assert (first.already, first.generated, first.profile) == (False, True, "local")
+    assert first.images == 8 + 3
+    assert first.files == first.images + 2
+    before = tree(target)
+    assert {path.name for path in target.parent.iterdir()} <= {"tiny", ".tiny.lock"}
+
+    started = time.monotonic()
+    again = fetched(local(), target)
+    assert again.already
+    assert time.monotonic() - started < 1
+    assert tree(target) == before
+
+    forced = fetched(local(), target, force=True)
+    assert not forced.already
+    assert tree(target) == before
+
+
+def test_index_and_folds_are_written_once_and_survive_the_same_data(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    made = fetch.index_data(target, SPEC, folds=2, seed=0)
+    assert (made.images, made.folds, made.already) == (8, 2, False)
+    before = tree(target)
+    assert fetch.index_data(target, SPEC, folds=2, seed=1).already
+    fetched(local(), target, force=True)
+    assert tree(target) == before
+    with pytest.raises(RefusedError, match="2 folds"):
+        fetch.index_data(target, SPEC, folds=3, seed=0)
+
+
+def test_every_label_row_is_checked_against_its_image(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    good = (target / "train.csv").read_text()
+    for row, words in [
+        ("nowhere.png,1,1 1", "nowhere"),
+        ("0000.png,9,1 1", "class"),
+        ("0001.png,1,4096 2", "pixel 4097"),
+    ]:
+        (target / "train.csv").write_text(f"{good.splitlines()[0]}\n{row}\n")
+        with pytest.raises(DataError, match=words):
+            fetch.index_data(target, SPEC, folds=2, seed=0)
+        assert not (target / "folds.csv").exists()
+
+
+def test_a_changed_file_is_seen_without_hashing_what_is_untouched(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    image = next((target / "train_images").iterdir())
+    image.touch()
+    assert fetched(local(), target).already
+    content = image.read_bytes()
+    image.write_bytes(content[:-1] + b"\0")
+    with pytest.raises(DataError, match="1 files are missing or changed"):
+        fetched(local(), target)
+    fetched(local(), target, force=True)
+    assert image.read_bytes() == content
+
+
+def test_data_of_another_profile_is_refused(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps({**manifest, "profile": "kaggle"}))
+    with pytest.raises(RefusedError, match="fetched under profile 'kaggle'"):
+        fetched(local(), target)
+
+
+def test_a_half_made_folder_is_no_data(local, tmp_path) -> None:
+    (tmp_path / "tiny").mkdir()
+    with pytest.raises(DataError, match="not a whole download"):
+        fetched(local(), tmp_path / "tiny")
+
+
+def test_an_unknown_competition_is_exit_4(local, tmp_path) -> None:
+    spec = TaskSpec(slug="no-such", kind="segmentation", classes=("1",))
+    with pytest.raises(RemoteError, match="no competition 'no-such'"):
+        fetch.fetch(local(), spec, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+# -- what a kill leaves
+
+
+def test_what_a_kill_left_is_mended(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    before = tree(target)
+    target.rename(tmp_path / ".tiny.old")
+    stale = tmp_path / "..tiny.new.abc.staging"
+    (stale / "train_images").mkdir(parents=True)
+    assert fetched(local(), target).already
+    assert tree(target) == before
+    assert not stale.exists()
+
+
+# -- against damage
+
+
+def zipped(*members: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in members:
+            made.writestr(name, content)
+    return body.getvalue()
+
+
+GOOD = zipped(("train.csv", b"ImageId,ClassId,EncodedPixels\n"), ("train_images/a.png", b"x" * 99))
+
+
+def offer(script, stub, *bodies: bytes) -> None:
+    script.rpc("GetCompetition", {"userHasEntered": True, "hostName": "someone"})
+    script.rpc("DownloadDataFiles", (302, {"Location": f"{stub}/a.zip"}, b""))
+    script.on("/a.zip", *[(200, {"ETag": '"1"'}, body) for body in bodies])
+
+
+def flipped(body: bytes) -> bytes:
+    at = body.index(b"x" * 3) if b"xxx" in body else 45
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
+def test_a_damaged_archive_is_fetched_once_more(script, stub, remote, tmp_path) -> None:
+    offer(script, stub, b"<html>sign in</html>", GOOD)
+    got = fetched(remote, tmp_path / "tiny")
+    assert (got.files, got.generated) == (2, False)
+    assert not list(tmp_path.glob(".tiny.bad"))
+
+
+def test_twice_damaged_names_the_member_and_keeps_the_archive(
+    script, stub, remote, tmp_path
+) -> None:
+    stored = io.BytesIO()
+    with zipfile.ZipFile(stored, "w") as made:
+        made.writestr("train_images/a.png", b"x" * 99)
+    offer(script, stub, flipped(stored.getvalue()))
+    with pytest.raises(DataError, match=r"damaged twice.*train_images/a\.png"):
+        fetched(remote, tmp_path / "tiny")
+    assert (tmp_path / ".tiny.bad").exists()
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_full_disk_is_told_before_the_bytes_come(
+    script, stub, remote, tmp_path, monkeypatch
+) -> None:
+    offer(script, stub, GOOD)
+    usage = type("Usage", (), {"free": len(GOOD)})
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(LocalError, match="GB needed"):
+        fetched(remote, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_one_fetch_at_a_time(script, stub, remote, tmp_path, monkeypatch) -> None:
+    from filelock import FileLock
+
+    monkeypatch.setattr(fetch, "WAIT", 0.05)
+    with (
+        FileLock(tmp_path / ".tiny.lock"),
+        pytest.raises(RefusedError, match="another kagflow is fetching"),
+    ):
+        fetched(remote, tmp_path / "tiny")
+
+
+def linked(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ([("../evil", b"x")], "leave the folder"),
+        ([("a/../../evil", b"x")], "leave the folder"),
+        ([("/etc/evil", b"x")], "leave the folder"),
+        ([("C:evil", b"x")], "leave the folder"),
+        ([(linked("link"), b"/etc/passwd")], "not a regular file"),
+        ([("a", b"x"), ("A", b"y")], "listed twice"),
+        ([("manifest.json", b"{}")], "kagflow writes itself"),
+        ([("a", b"x"), ("a/b", b"y")], "damaged"),
+    ],
+)
+def test_hostile_archives_never_land(script, stub, remote, tmp_path, members, words) -> None:
+    offer(script, stub, zipped(*members))
+    with pytest.raises(DataError, match=words):
+        fetched(remote, tmp_path / "data" / "tiny")
+    assert not (tmp_path / "data" / "tiny").exists()
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {".tiny.bad", ".tiny.lock"}
+
+
+def test_a_bomb_is_refused_by_its_listing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(archive, "LARGE", 1000)
+    (tmp_path / "bomb.zip").write_bytes(zipped(("zeros", b"\0" * 1_000_000)))
+    with pytest.raises(DataError, match="would unpack to 1000000 bytes"):
+        archive.contents(tmp_path / "bomb.zip")
+
+
+def test_a_header_that_disagrees_with_the_listing_is_refused(tmp_path) -> None:
+    body = zipped(("aaaa", b"x" * 50))
+    (tmp_path / "a.zip").write_bytes(body.replace(b"aaaa", b"bbbb", 1))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="aaaa"):
+        archive.unpack(tmp_path / "a.zip", tmp_path / "out")
