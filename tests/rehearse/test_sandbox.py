@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kagflow import process
 from kagflow.errors import LocalError
 from kagflow.fingerprint import Fingerprint, load_snapshot
 from kagflow.rehearse import sandbox
@@ -300,6 +301,21 @@ def test_pip_installs_from_the_pack(run, tmp_path) -> None:
     )
     assert "unwrapped" in text(result)
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "bare"),
+    [
+        ("bwrap", ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]),
+        ("unshare", ["unshare", "--user", "--map-root-user", "--net", "--mount", "true"]),
+    ],
+)
+def test_a_layer_whose_tool_works_is_found(working_layers, layer, bare) -> None:
+    try:
+        process.run(bare)
+    except LocalError as error:
+        pytest.skip(str(error))
+    assert layer in working_layers
 
 
 def test_no_layer_is_an_error_with_advice(monkeypatch) -> None:
