@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kagflow.errors import KagflowError
 
@@ -45,9 +45,8 @@ class Output:
         pairs = len(columns) == 2
         table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
         for number, column in enumerate(columns):
-            table.add_column(
-                column, justify="left" if number == 0 or pairs else "right", overflow="fold"
-            )
+            side: Literal["left", "right"] = "left" if number == 0 or pairs else "right"
+            table.add_column(column, justify=side, overflow="fold")
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))
         self._console(stderr=False).print(table)

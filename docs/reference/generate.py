@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md and config.md from the code; --check tells whether they are current."""
+"""Write cli.md and config.md from the code; --check tells whether they are current."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def cli_page() -> str:
         for one in command.params:
             if one.name == "help":
                 continue
-            words = ", ".join(one.opts) if one.param_type_name == "option" else one.human_readable_name
+            option = one.param_type_name == "option"
+            words = ", ".join(one.opts) if option else (one.metavar or one.name or "").upper()
             default = "" if one.default in (None, False, []) else f" (default: {one.default})"
-            parts.append(f"- `{words}`{': ' if getattr(one, 'help', None) else ''}"
-                         f"{getattr(one, 'help', None) or ''}{default}")
+            told = getattr(one, "help", None) or ""
+            parts.append(f"- `{words}`{': ' if told else ''}{told}{default}")
         parts.append("")
     return "\n".join(parts).rstrip() + "\n"
 
@@ -43,12 +44,19 @@ def config_page() -> str:
     """Return the page of every key of competition.yaml and of a recipe."""
     parts = ["# Configuration", "", "Unknown keys are errors that name the nearest key.", ""]
     for model in MODELS:
-        parts += [f"## {model.__name__}", "", model.__doc__ or "", "", "| key | type | default |",
-                  "|---|---|---|"]
+        parts += [
+            f"## {model.__name__}",
+            "",
+            model.__doc__ or "",
+            "",
+            "| key | type | default |",
+            "|---|---|---|",
+        ]
         for key, field in model.model_fields.items():
             kind = str(field.annotation).replace("typing.", "").replace("|", "\\|")
             kind = kind.replace("<class '", "").replace("'>", "").replace("kagflow.config.", "")
-            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            value = None if field.is_required() else field.get_default(call_default_factory=True)
+            default = "required" if field.is_required() else repr(value)
             parts.append(f"| `{key}` | {kind} | {default} |")
         parts.append("")
     return "\n".join(parts).rstrip() + "\n"
@@ -60,7 +68,7 @@ def main() -> int:
     stale = [path for path, text in pages.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv:
         for path in stale:
-            print(f"{path.name} is not current: make docs")
+            sys.stdout.write(f"{path.name} is not current: make docs\n")
         return 1 if stale else 0
     for path in stale:
         path.write_text(pages[path])

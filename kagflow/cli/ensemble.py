@@ -66,14 +66,41 @@ def ensure(session: Session, known: Known, *, name: str = DEFAULT) -> dict[str, 
             raise UsageError(f"no ensemble '{name}'", hint=f"kagflow ensemble --name {name}")
         return dict(json.loads(file.read_text()))
     finished = finished_runs(session, known)
+    joined = compatible(session, known, finished)
     if file.is_file():
         value = dict(json.loads(file.read_text()))
-        if _members(value) == {run: folds for run, folds in finished.items() if folds}:
+        if value["considered"] == joined:
             return value
-    names = ", ".join(f"{run} (folds {_list(folds)})" for run, folds in finished.items())
-    if finished:
+    if joined:
+        names = ", ".join(f"{run} (folds {_list(folds)})" for run, folds in joined.items())
         session.out.say(f"no ensemble of these runs yet: making '{name}' from {names}")
-    return make(session, known, name=name)
+    left = sorted(set(finished) - set(joined))
+    if left:
+        session.out.say(f"left out, no fold in common with them: {', '.join(left)}")
+    return make(session, known, runs=list(joined) or None, name=name)
+
+
+def compatible(
+    session: Session, known: Known, finished: dict[str, list[int]]
+) -> dict[str, list[int]]:
+    """Return the runs that can be judged together: all share a fold.
+
+    Runs that predict what the task asks for come first, then those with more folds.
+    """
+    wanted = "mask" if known.config.kind == "segmentation" else "label"
+    runs = session.workspace.runs(known.name)
+    predicts = {
+        run: json.loads((runs / run / f"fold{folds[0]}" / "run.json").read_text())["predicts"]
+        for run, folds in finished.items()
+    }
+    order = sorted(finished, key=lambda run: (predicts[run] != wanted, -len(finished[run]), run))
+    chosen: dict[str, list[int]] = {}
+    common: set[int] = set()
+    for run in order:
+        shared = common & set(finished[run]) if chosen else set(finished[run])
+        if shared:
+            chosen[run], common = finished[run], shared
+    return dict(sorted(chosen.items()))
 
 
 def finished_runs(session: Session, known: Known) -> dict[str, list[int]]:
@@ -118,11 +145,6 @@ def _chosen(session: Session, known: Known, runs: list[str] | None) -> dict[str,
         for run, folds in finished.items()
         if runs is None or run in runs
     }
-
-
-def _members(value: dict[str, Any]) -> dict[str, list[int]]:
-    considered: dict[str, list[int]] = value["considered"]
-    return considered
 
 
 def _list(folds: list[int]) -> str:

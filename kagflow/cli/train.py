@@ -97,10 +97,7 @@ def train(session: Session, known: Known, job: Job, *, device: str = "auto") -> 
 def report(
     session: Session, results: list[dict[str, Any]], failed: list[tuple[Job, KagflowError]]
 ) -> None:
-    """Print what was trained and what failed.
-
-    Raises the first failure's kind where any job failed.
-    """
+    """Print what was trained and what failed; ends with the first failure's exit code."""
     rows = [
         (
             one["run"],
@@ -121,8 +118,10 @@ def report(
         f"next: {next_command}" if results else "",
     )
     if failed:
-        text = "; ".join(f"{job.run} fold {job.fold}: {error.message}" for job, error in failed)
-        raise type(failed[0][1])(f"{len(failed)} of the runs failed: {text}")
+        session.out.warn(f"{len(failed)} of {len(failed) + len(results)} runs failed:")
+        for job, error in failed:
+            session.out.warn(f"{job.run} fold {job.fold}: {error.message} {error.hint}")
+        raise typer.Exit(failed[0][1].exit_code)
 
 
 @contextlib.contextmanager

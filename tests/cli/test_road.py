@@ -1,0 +1,164 @@
+"""The three commands as typed, and what stands around them, on a generated competition.
+
+It is a classification, so that no stage is built for run lengths alone; local profile, no account.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kagflow.cli.app import main
+from kagflow.rehearse import sandbox, server
+
+SHAPES = Path(__file__).parents[1] / "competitions" / "shapes"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if not sandbox.probe_layers():
+        pytest.skip("no sandbox works on this machine")
+    folder = tmp_path_factory.mktemp("road")
+    (folder / "competitions").mkdir()
+    shutil.copytree(
+        SHAPES, folder / "competitions" / "shapes", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    yield folder
+    server.stop(folder / ".kagflow" / "local" / "kaggle")
+
+
+@pytest.fixture
+def kagflow(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("KAGFLOW_HOME", str(root / "state"))
+    monkeypatch.setenv("KAGFLOW_CACHE", str(root / "cache"))
+
+    def run(*words: str, code: int = 0) -> Any:
+        with pytest.raises(SystemExit) as stopped:
+            main(["--json", "--profile", "local", *words])
+        out, err = capsys.readouterr()
+        assert (stopped.value.code or 0) == code, err
+        return json.loads(out)
+
+    return run
+
+
+def test_the_road_as_typed(root: Path, kagflow: Any) -> None:
+    fetched = kagflow("fetch", "shapes")
+    assert fetched["generated"] is True
+    assert fetched["next"] == "kagflow train fold=0 --profile local"
+    trained = kagflow("train", "fold=0", "epochs=12")
+    (run,) = trained["runs"]
+    assert set(run) >= {"run", "fold", "score", "floor", "images", "seconds", "nonempty"}
+    assert run["run"] == "tiny+epochs=12"
+    dry = kagflow("submit", "--dry-run")
+    assert set(dry) == {"schema", "plan", "receipt", "next"}
+    assert dry["receipt"]["verdict"] == "yellow"
+    assert dry["receipt"]["network_blocked"]
+    assert dry["receipt"]["home_hidden"]
+    assert dry["plan"]["internet"] is False
+    label = json.loads(next(root.glob(".kagflow/local/ensembles/shapes/*.json")).read_text())
+    assert label["cv"]["label"] == "one fold, not cross-fitted"
+    assert label["cv"]["crossfitted"] is None
+    assert kagflow("history")["submissions"] == []
+
+
+def test_submitting_is_the_plan_that_was_rehearsed_and_happens_once(kagflow: Any) -> None:
+    refused = kagflow("submit", code=8)
+    assert "--yes" in refused["hint"]
+    first = kagflow("submit", "--yes")["submission"]
+    assert first["status"] == "scored"
+    assert first["private"] > first["floor"]
+    assert first["kernel_version"] == 1
+    second = kagflow("submit", "--yes")["submission"]
+    assert second["ref"] == first["ref"]
+    assert len(kagflow("history")["submissions"]) == 1
+    assert kagflow("history", str(first["ref"]))["pack"] == first["pack"]
+
+
+def test_a_finished_stage_is_not_done_again(root: Path, kagflow: Any) -> None:
+    assert kagflow("fetch", "shapes")["already"] is True
+    best = next(root.glob(".kagflow/local/runs/shapes/*/fold0/best.safetensors"))
+    before = best.stat().st_mtime_ns
+    again = kagflow("train", "fold=0", "epochs=12")["runs"][0]
+    assert again["fresh"] is False
+    assert best.stat().st_mtime_ns == before
+    assert kagflow("pack")["reused"] is True
+
+
+def test_the_kernels_predictions_equal_the_local_ones(root: Path, kagflow: Any) -> None:
+    local = root / "local.csv"
+    images = root / ".kagflow/local/data/shapes/test_images"
+    told = kagflow("predict", str(images), "-o", str(local))
+    assert told["unreadable"] == []
+    saved = sorted(root.glob(".kagflow/local/kaggle/**/submission.csv"))
+    by_rows = [file for file in saved if len(_rows(file)) == len(_rows(local))]
+    assert by_rows, "the save run's output is kept"
+    assert sorted(_rows(by_rows[0])) == sorted(_rows(local))
+    assert kagflow("check", str(by_rows[0]))["faults"] == []
+
+
+def test_a_new_run_makes_a_new_ensemble_and_another_pack(root: Path, kagflow: Any) -> None:
+    before = kagflow("pack")["pack"]
+    kagflow("train", "fold=1", "epochs=12")
+    after = kagflow("pack")
+    assert after["pack"] != before
+    assert after["reused"] is False
+    made = json.loads((root / ".kagflow/local/ensembles/shapes/default.json").read_text())
+    assert made["members"][0]["folds"] == [0, 1]
+    assert made["cv"]["label"] == "cross-fitted over 2 folds"
+
+
+def test_a_run_without_a_common_fold_is_left_out(root: Path, kagflow: Any) -> None:
+    before = kagflow("pack")["pack"]
+    kagflow("train", "fold=2", "epochs=2")
+    assert kagflow("pack")["pack"] == before
+
+
+def test_a_sweep_goes_on_past_a_failed_run_and_tells_it(root: Path, kagflow: Any) -> None:
+    told = kagflow("train", "fold=0", "epochs=1", "optimiser.target=adamw,adamww", code=2)
+    (failed,) = told["failed"]
+    assert failed["error"] == "unknown name 'adamww'"
+    assert [one["run"] for one in told["runs"]] == ["tiny+epochs=1+optimiser.target=adamw"]
+    finished = root / ".kagflow/local/runs/shapes/tiny+epochs=1+optimiser.target=adamw/fold0"
+    assert (finished / "run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "fold=7"], "fold=7 is out of range"),
+        (["train", "recipe=tny"], "no file"),
+        (["train", "fold=0", "epoch=3"], "unknown key 'epoch', did you mean 'epochs'"),
+        (["evaluate", "nothing"], "no run 'nothing'"),
+        (["ensemble", "shapes", "nothing"], "no finished run 'nothing'"),
+        (["history", "99"], "no submission '99'"),
+        (["submit", "--ensemble", "other"], "no ensemble 'other'"),
+    ],
+)
+def test_wrong_words_are_one_message_and_exit_2(
+    kagflow: Any, words: list[str], message: str
+) -> None:
+    told = kagflow(*words, code=2)
+    assert message in told["error"]
+    assert told["hint"]
+
+
+def test_evaluate_and_quota_have_their_keys(kagflow: Any) -> None:
+    listed = kagflow("evaluate")
+    assert {"run", "predicts", "folds", "images", "score", "floor"} <= set(listed["runs"][0])
+    quota = kagflow("quota")
+    assert set(quota) == {"schema", "account", "quota", "ledger"}
+    assert {"competition", "stages", "next"} <= set(kagflow())
+    assert set(kagflow("local", "status")["running"]) >= {"url", "pid"}
+    assert "http_proxy" in kagflow("local", "url")["environment"]
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
