@@ -23,7 +23,8 @@ class Remote(CompetitionCalls, DatasetCalls, KernelCalls):
     """Call Kaggle under one profile with one credential.
 
     `url` (or KAGFLOW_LOCAL_URL) says where the local profile's server is, with its key where it
-    asks for one: `http://local:KEY@127.0.0.1:PORT`. Nothing is sent before the first call.
+    asks for one: `http://local:KEY@127.0.0.1:PORT`. `state` is this profile's own folder for
+    half-done uploads. Nothing is sent before the first call.
     """
 
     def __init__(
@@ -35,10 +36,10 @@ class Remote(CompetitionCalls, DatasetCalls, KernelCalls):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.profile = profile
-        self.state = state
         local = profile == "local"
         base, self.credential = _local(url) if local else (_site(), credentials.choose())
-        super().__init__(Transport(base, self.credential, loopback_only=local, sleep=sleep))
+        transport = Transport(base, self.credential, loopback_only=local, sleep=sleep)
+        super().__init__(transport, state)
         self._account = self.credential.username
 
     @property

@@ -78,13 +78,12 @@ class DatasetCalls(Calls):
         """
         known = self.dataset(push.ref)
         there = known.version_with(push.mark) if known else None
-        if there is not None:
-            return there
-        tokens = [{"token": Upload(self, file, progress).run()} for file in flat_files(push.folder)]
-        before = known.current if known else 0
-        self.write(lambda: self._make(push, tokens, before), lambda: self._look_up(push, before))
-        # An accepted version may not be listed yet; `dataset_wait` waits for its number.
-        return self._look_up(push, before) or before + 1
+        uploads = [Upload(self, file, progress) for file in flat_files(push.folder)]
+        if there is None:
+            there = self._send(push, uploads, known.current if known else 0)
+        for upload in uploads:
+            upload.forget()
+        return there
 
     def dataset_wait(
         self, push: DatasetPush, version: int, *, progress: Progress = QUIET, limit_s: float = 3600
@@ -108,6 +107,12 @@ class DatasetCalls(Calls):
         finally:
             progress.finish()
         self._compare(push, version)
+
+    def _send(self, push: DatasetPush, uploads: list[Upload], before: int) -> int:
+        tokens = [{"token": upload.run()} for upload in uploads]
+        self.write(lambda: self._make(push, tokens, before), lambda: self._look_up(push, before))
+        # An accepted version may not be listed yet; `dataset_wait` waits for its number.
+        return self._look_up(push, before) or before + 1
 
     def _make(self, push: DatasetPush, tokens: list[dict[str, str]], before: int) -> int:
         if before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kagflow.errors import KagflowError, NetworkError
@@ -15,10 +16,11 @@ Result = TypeVar("Result")
 
 
 class Calls:
-    """Share one transport among the groups of calls."""
+    """Share one transport, and one folder for half-done work, among the groups of calls."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, state: Path) -> None:
         self.transport = transport
+        self.state = state
 
     def rpc(self, service: str, method: str, fields: dict[str, Any] | None = None) -> Any:
         """Call one RPC with JSON field names; return its JSON object or the link it gives."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import requests
 
+from kagflow import durable
 from kagflow.errors import NetworkError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import remote_errors
@@ -16,6 +21,7 @@ from kagflow.ship.remote_rpc import Calls
 from kagflow.ship.remote_transport import pause, retry_after
 
 ATTEMPTS = 8
+SESSION_S = 6 * 86400.0  # Kaggle forgets an upload after a week
 DONE = frozenset({200, 201})
 RANGE = re.compile(r"bytes=0-(\d+)")
 CHUNK = 1 << 18
@@ -53,21 +59,25 @@ class Upload:
         """
         size = self.path.stat().st_size
         self.progress.start(f"upload {self.path.name}", float(size), "B")
-        token, url = self._begin(size)
-        offset = 0
         try:
-            for attempt in range(1, ATTEMPTS + 1):
-                if self._put(url, offset, size):
-                    return token
-                self.calls.transport.sleep(pause(attempt))
-                sent = self._sent(url, size)
-                if sent is None:
-                    token, url = self._begin(size)
-                elif sent == size:
-                    return token
-                offset = sent or 0
+            return self._run(size)
         finally:
             self.progress.finish()
+
+    def forget(self) -> None:
+        """Drop the note of this upload: a token is good for one dataset version."""
+        self._note.unlink(missing_ok=True)
+
+    def _run(self, size: int) -> str:
+        token, url, offset = self._resume(size) or (*self._begin(size), 0)
+        for attempt in range(1, ATTEMPTS + 1):
+            if offset == size > 0 or self._put(url, offset, size):
+                return token
+            self.calls.transport.sleep(pause(attempt))
+            sent = self._sent(url, size)
+            if sent is None:
+                token, url = self._begin(size)
+            offset = sent or 0
         raise NetworkError(
             f"{self.path.name}: upload broke off {ATTEMPTS} times",
             hint="run the same command again",
@@ -87,7 +97,30 @@ class Upload:
         token, url = answer.get("token"), answer.get("createUrl")
         if not token or not url:
             raise RemoteError(f"{self.path.name}: Kaggle gave no upload link")
+        durable.write_json(self._note, {"token": str(token), "url": str(url)})
         return str(token), str(url)
+
+    def _resume(self, size: int) -> tuple[str, str, int] | None:
+        """Return the upload that an earlier process left, and how many bytes of it arrived."""
+        try:
+            noted = json.loads(self._note.read_text())
+            token, url = str(noted["token"]), str(noted["url"])
+            fresh = time.time() - self._note.stat().st_mtime < SESSION_S
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        sent = self._sent(url, size) if fresh else None
+        if sent is None:
+            return None
+        self.progress.advance(sent)
+        return token, url, sent
+
+    @cached_property
+    def _note(self) -> Path:
+        # By content, server and account: bytes never go on under another file or elsewhere.
+        transport = self.calls.transport
+        whose = (transport.base, transport.credential.username or "", self.path.name)
+        key = "\n".join([*whose, durable.sha256_file(self.path)])
+        return self.calls.state / "uploads" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
     def _put(self, url: str, offset: int, size: int) -> bool:
         headers = {"Content-Type": "application/octet-stream"}

@@ -520,3 +520,45 @@ def test_waiting_for_a_dataset(script, remote, tmp_path) -> None:
     script.rpc("GetDatasetStatus", {"status": "FAILED"})
     with pytest.raises(RemoteError, match="could not process"):
         remote.dataset_wait(push, 2)
+
+
+def test_a_killed_upload_is_continued_by_the_next_process(script, stub, tmp_path) -> None:
+    push = dataset_push(tmp_path)
+    (push.folder / "b.bin").write_bytes(b"b" * 9)
+    script.rpc("GetDataset", (404, {}, b"{}"), (404, {}, b"{}"), known(1))
+    script.rpc("CreateDataset", {"status": "Ok"})
+    script.rpc(
+        "StartBlobUpload",
+        {"token": "ta", "createUrl": f"{stub}/a"},
+        {"token": "tb", "createUrl": f"{stub}/b"},
+    )
+    script.on("/a", (200, {}, b"{}"))
+    script.on("/b", (503, {}, b""), (308, {"Range": "bytes=0-3"}, b""), (200, {}, b"{}"))
+
+    def killed(_: float) -> None:
+        raise KeyboardInterrupt
+
+    first = Remote("local", url=stub, state=tmp_path / "state", sleep=killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.dataset_create_or_version(push)
+    again = Remote("local", url=stub, state=tmp_path / "state", sleep=lambda _: None)
+    assert again.dataset_create_or_version(push) == 1
+    assert len(script.bodies("StartBlobUpload")) == 2
+    assert script.bodies("CreateDataset")[0]["files"] == [{"token": "ta"}, {"token": "tb"}]
+    assert [body for _, path, _, body in script.seen if path == "/b"][-1] == b"b" * 5
+    # A token is good for one version: nothing of it stays.
+    assert not list((tmp_path / "state" / "uploads").iterdir())
+
+
+def test_an_unfinished_upload_never_goes_to_another_account(script, stub, tmp_path) -> None:
+    push = dataset_push(tmp_path)
+    script.rpc("GetDataset", (404, {}, b"{}"))
+    script.rpc("StartBlobUpload", {"token": "t", "createUrl": f"{stub}/up"})
+    script.rpc("CreateDataset", (503, {}, b""))
+    script.on("/up", (200, {}, b"{}"))
+    for user in ("ann", "bob"):
+        url = stub.replace("http://", f"http://{user}:local@")
+        remote = Remote("local", url=url, state=tmp_path / "state", sleep=lambda _: None)
+        with pytest.raises(NetworkError):
+            remote.dataset_create_or_version(push)
+    assert len(script.bodies("StartBlobUpload")) == 2
