@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from kagflow.cli import competitions
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import UsageError
+
+if TYPE_CHECKING:
+    from kagflow.rehearse import local_add
 
 ACTIONS = ("start", "stop", "status", "add", "url")
 
@@ -28,9 +31,12 @@ def command(
     ] = None,
     holdout: Annotated[float, typer.Option(help="add: share kept as hidden test.")] = 0.3,
     seed: Annotated[int, typer.Option(help="add: seed of the split.")] = 0,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="add: leave the private half unscored.")
+    ] = False,
 ) -> None:
     """Start, stop or look at the embedded Kaggle, or add a competition of your own data."""
-    from kagflow.rehearse import server
+    from kagflow.rehearse import local_add, server
 
     session = open_session(context)
     store = session.workspace.kaggle_store
@@ -47,7 +53,7 @@ def command(
     elif action == "url":
         _print_environment(session, server.ensure(store).url)
     elif action == "add":
-        _add(session, name, data, holdout=holdout, seed=seed)
+        _add(session, name, data, local_add.Hidden(holdout, seed, sealed))
     else:
         raise UsageError(f"unknown action '{action}'", hint=f"there are: {', '.join(ACTIONS)}")
 
@@ -88,9 +94,7 @@ def generate_mini(session: Session, known: Known, *, seed: int) -> None:
         register(session.workspace.kaggle_store, facts, Path(folder))
 
 
-def _add(
-    session: Session, name: str | None, data: Path | None, *, holdout: float, seed: int
-) -> None:
+def _add(session: Session, name: str | None, data: Path | None, hidden: local_add.Hidden) -> None:
     from kagflow.rehearse import local_add
     from kagflow.rehearse.register import facts_of
 
@@ -101,8 +105,7 @@ def _add(
         session.workspace.kaggle_store,
         facts_of(known.config, generated=False),
         data,
-        holdout=holdout,
-        seed=seed,
+        hidden=hidden,
         progress=session.out.progress(),
     )
     session.out.result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,23 @@ from kagflow.task import forms, table
 from kagflow.task.folds import make_folds
 from kagflow.task.index import ImageRow, build_index
 from kagflow.task.labels import read_labels
+from kagflow.task.score import IGNORED
 from kagflow.task.spec import TaskSpec
 
 # Near-duplicates and classes are spread over so many parts; a share is some of them.
 PARTS = 20
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Say what to hide: which share of the images, drawn by which seed.
+
+    `sealed` keeps the private half out of every score, so that nobody looks at it by the way.
+    """
+
+    share: float = 0.3
+    seed: int = 0
+    sealed: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,14 +56,16 @@ class _Split:
     def half(self, name: str) -> list[str]:
         return [image_id for image_id, usage in self.usage.items() if usage == name]
 
+    def sealed(self) -> dict[str, str]:
+        return {name: one if one == "Public" else IGNORED for name, one in self.usage.items()}
+
 
 def add(
     store_dir: Path,
     facts: CompetitionFacts,
     data: Path,
     *,
-    holdout: float = 0.3,
-    seed: int = 0,
+    hidden: Hidden = Hidden(),
     progress: Progress = QUIET,
 ) -> Added:
     """Register `data/{train.csv, train_images/}` with a share of it as the hidden test.
@@ -63,14 +78,13 @@ def add(
     rows = {row.image_id: row for row in build_index(data / task.train_images, progress)}
     sizes = {row.image_id: (row.height, row.width) for row in rows.values()}
     labels = read_labels(data / task.train_csv, task, sizes=sizes)
-    split = _split(rows, labels, task, holdout=holdout, seed=seed)
+    split = _split(rows, labels, task, hidden)
     store_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".adding-", dir=store_dir) as temporary:
         folder = Path(temporary)
         _lay(folder, data, task, split)
-        _write_solution(
-            folder / "solution.csv", task, labels, [rows[i] for i in split.usage], split
-        )
+        usage = split.sealed() if hidden.sealed else split.usage
+        _write_solution(folder / "solution.csv", task, labels, rows, usage)
         place = register(store_dir, facts, folder)
     halves = (len(split.half("Public")), len(split.half("Private")))
     return Added(facts.slug, place, len(split.train), *halves)
@@ -80,24 +94,22 @@ def _split(
     rows: Mapping[str, ImageRow],
     labels: Mapping[str, Mapping[int, str]],
     task: TaskSpec,
-    *,
-    holdout: float,
-    seed: int,
+    hidden: Hidden,
 ) -> _Split:
-    half = round(holdout * PARTS / 2)
+    half = round(hidden.share * PARTS / 2)
     if not 1 <= half < PARTS / 2:
         low, high = 1 / PARTS, 1 - 1 / PARTS
         raise UsageError(
-            f"a holdout of {holdout:g}", hint=f"between {low:g} and {high:g}, e.g. 0.3"
+            f"a holdout of {hidden.share:g}", hint=f"between {low:g} and {high:g}, e.g. 0.3"
         )
     if len(rows) < PARTS:
         raise DataError(f"{len(rows)} images are too few to hide some", hint=f"{PARTS} or more")
-    folds = make_folds(rows.values(), labels, task, k=PARTS, seed=seed)
+    folds = make_folds(rows.values(), labels, task, k=PARTS, seed=hidden.seed)
     # Ties of the greedy split go to the first part, so which parts are hidden is drawn.
-    order = np.random.default_rng(seed).permutation(PARTS).tolist()
+    order = np.random.default_rng(hidden.seed).permutation(PARTS).tolist()
     usage = dict.fromkeys(order[:half], "Public") | dict.fromkeys(order[half : 2 * half], "Private")
-    hidden = {name: usage[part] for name, (_, part) in sorted(folds.items()) if part in usage}
-    return _Split([name for name in sorted(folds) if name not in hidden], hidden)
+    chosen = {name: usage[part] for name, (_, part) in sorted(folds.items()) if part in usage}
+    return _Split([name for name in sorted(folds) if name not in chosen], chosen)
 
 
 def _lay(folder: Path, data: Path, task: TaskSpec, split: _Split) -> None:
@@ -143,18 +155,18 @@ def _write_solution(
     path: Path,
     task: TaskSpec,
     labels: Mapping[str, Mapping[int, str]],
-    rows: Iterable[ImageRow],
-    split: _Split,
+    rows: Mapping[str, ImageRow],
+    usage: Mapping[str, str],
 ) -> None:
     columns = (task.image_column, *([task.class_column] * (task.kind == "segmentation")))
     header = (*columns, task.value_column, "Usage", "Height", "Width")
     lines = []
-    for row in rows:
-        found = labels.get(row.image_id, {})
-        tail = (split.usage[row.image_id], row.height, row.width)
+    for image_id, part in usage.items():
+        row, found = rows[image_id], labels.get(image_id, {})
+        tail = (part, row.height, row.width)
         for label in _labels(task):
             name = () if label is None else (label,)
-            lines.append((row.image_id, *name, _value(task, found, label), *tail))
+            lines.append((image_id, *name, _value(task, found, label), *tail))
     table.write_table(path, header, lines)
 
 

@@ -241,7 +241,7 @@ class Runner:
             "WHERE ref = ?",
             (
                 f"{scored.public.value:.5f}",
-                f"{scored.private.value:.5f}",
+                f"{scored.private.value:.5f}" if scored.private else None,
                 path.stat().st_size,
                 submission["ref"],
             ),

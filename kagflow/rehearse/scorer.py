@@ -21,10 +21,13 @@ class ScoringError(DataError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Hold both leaderboards' scores; they are equal where the solution has no Usage column."""
+    """Hold both leaderboards' scores; they are equal where the solution has no Usage column.
+
+    `private` is None where the solution keeps that part sealed.
+    """
 
     public: Score
-    private: Score
+    private: Score | None
 
 
 def score_submission(submission: Path, solution: Path, spec: TaskSpec) -> Scored:
@@ -42,4 +45,6 @@ def score_submission(submission: Path, solution: Path, spec: TaskSpec) -> Scored
     except DataError as fault:
         raise ScoringError(f"Scoring Error: {fault}", hint=fault.hint) from None
     whole = scores["all"]
-    return Scored(public=scores.get("Public", whole), private=scores.get("Private", whole))
+    sealed = "Public" in scores and "Private" not in scores
+    private = None if sealed else scores.get("Private", whole)
+    return Scored(public=scores.get("Public", whole), private=private)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kagflow.task.spec import TaskSpec
 
 PARTS = ("Public", "Private")
+# Kaggle's own word for rows that a submission must hold and nobody scores.
+IGNORED = "Ignored"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def score_rows(
 def score_files(submission: Path, solution: Path, spec: TaskSpec) -> dict[str, Score]:
     """Score a submission CSV: "all", and "Public" and "Private" where the solution has Usage.
 
+    Rows of Usage "Ignored" must be there and count nowhere.
+
     The solution is in label form with every image (for masks every image and class), and may
     have Usage, Height and Width columns. Raises DataError where the submission has rows that are
     bad, missing, twice or too many.
@@ -110,8 +114,10 @@ def score_files(submission: Path, solution: Path, spec: TaskSpec) -> dict[str, S
     given = read_table(submission)
     predicted = rows_by_image(given, spec, sizes=read_sizes(answers, spec))
     _check_keys(given, answers, spec)
-    scores = {"all": score_rows(predicted, true, spec)}
-    for part, ids in read_usage(answers, spec).items():
+    parts = read_usage(answers, spec)
+    scored = [image_id for ids in parts.values() for image_id in ids] if parts else None
+    scores = {"all": score_rows(predicted, true, spec, image_ids=scored)}
+    for part, ids in parts.items():
         scores[part] = score_rows(predicted, true, spec, image_ids=ids)
     return scores
 
@@ -134,9 +140,11 @@ def read_usage(solution: Table, spec: TaskSpec) -> dict[str, list[str]]:
         return {}
     ids = solution.column(spec.image_column)
     usage = dict(zip(ids, solution.column("Usage"), strict=True))
-    strange = sorted(set(solution.column("Usage")) - set(PARTS))
+    strange = sorted(set(solution.column("Usage")) - {*PARTS, IGNORED})
     if strange:
-        raise DataError(f"{solution.path}: Usage {strange}", hint="Write Public or Private.")
+        raise DataError(
+            f"{solution.path}: Usage {strange}", hint="Write Public, Private or Ignored."
+        )
     parts = {part: [i for i, used in usage.items() if used == part] for part in PARTS}
     return {part: chosen for part, chosen in parts.items() if chosen}
 

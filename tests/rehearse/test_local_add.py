@@ -10,8 +10,9 @@ import pytest
 
 from kagflow.config import Competition
 from kagflow.errors import DataError, RefusedError, UsageError
-from kagflow.rehearse.local_add import add
+from kagflow.rehearse.local_add import Hidden, add
 from kagflow.rehearse.register import facts_of, register
+from kagflow.rehearse.scorer import score_submission
 from kagflow.rehearse.store import Store
 from kagflow.task.labels import read_labels
 from kagflow.task.score import score_files
@@ -109,12 +110,12 @@ def test_the_same_seed_gives_the_same_split(tmp_path, data) -> None:
     facts = facts_of(competition(), generated=False)
     first = (add(tmp_path / "a", facts, data).place / "solution.csv").read_bytes()
     assert (add(tmp_path / "b", facts, data).place / "solution.csv").read_bytes() == first
-    other = add(tmp_path / "c", facts, data, seed=1).place / "solution.csv"
+    other = add(tmp_path / "c", facts, data, hidden=Hidden(seed=1)).place / "solution.csv"
     assert other.read_bytes() != first
     # Again into the same store changes nothing; another split would make old scores lie.
     add(tmp_path / "a", facts, data)
     with pytest.raises(RefusedError, match="other data"):
-        add(tmp_path / "a", facts, data, seed=1)
+        add(tmp_path / "a", facts, data, hidden=Hidden(seed=1))
 
 
 def test_the_source_is_left_alone(tmp_path, data) -> None:
@@ -143,7 +144,7 @@ def test_classification_with_a_given_sample(tmp_path, data) -> None:
 @pytest.mark.parametrize("holdout", [0.0, 0.04, 0.96, 1.0, -1.0])
 def test_a_share_must_leave_both_sides(tmp_path, data, holdout) -> None:
     with pytest.raises(UsageError, match="holdout"):
-        add(tmp_path / "s", facts_of(competition(), generated=False), data, holdout=holdout)
+        add(tmp_path / "s", facts_of(competition(), generated=False), data, hidden=Hidden(holdout))
 
 
 def test_too_few_images(tmp_path, data) -> None:
@@ -161,3 +162,17 @@ def test_register_overrides_the_kind_of_rerun(tmp_path, data) -> None:
     register(tmp_path / "two", facts, place, rerun="none")
     assert Store(tmp_path / "two").competition("plates").scores_saved_output
     assert not Store(tmp_path / "one").competition("plates").scores_saved_output
+
+
+def test_a_sealed_private_half_is_asked_for_and_not_scored(tmp_path, data) -> None:
+    facts = facts_of(competition(), generated=False)
+    open_ = add(tmp_path / "open", facts, data)
+    sealed = add(tmp_path / "sealed", facts, data, hidden=Hidden(sealed=True))
+    assert sealed.private == open_.private > 0
+    one, two = ((at.place / "solution.csv").read_text() for at in (open_, sealed))
+    assert one.replace(",Private,", ",Ignored,") == two
+    empty = tmp_path / "empty.csv"
+    write_empty(empty, facts.task, sealed.place / "hidden" / "sample_submission.csv")
+    scored = score_submission(empty, sealed.place / "solution.csv", facts.task)
+    assert scored.private is None
+    assert scored.public == score_submission(empty, open_.place / "solution.csv", facts.task).public
