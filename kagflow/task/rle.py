@@ -46,14 +46,17 @@ def decode(text: object, height: int, width: int) -> NDArray[np.uint8]:
     Raises DataError naming the value and the pair's number where the text breaks the grammar.
     """
     spans = runs(text, pixels=height * width)
+    mask = np.zeros((height, width), np.uint8)
     if not len(spans):
-        return np.zeros((height, width), np.uint8)
-    edges = np.concatenate([[0], spans.ravel(), [height * width]])
+        return mask
+    # Only the columns between the first and the last pixel are unrolled.
+    left, right = int(spans[0, 0]) // height, -(-int(spans[-1, 1]) // height)
+    edges = np.concatenate([[left * height], spans.ravel(), [right * height]])
     colours = np.zeros(len(edges) - 1, np.uint8)
     colours[1::2] = 1
-    flat = np.repeat(colours, np.diff(edges))
-    mask: NDArray[np.uint8] = cv2.transpose(flat.reshape(width, height))
-    return mask.reshape(height, width)
+    columns = np.repeat(colours, np.diff(edges)).reshape(right - left, height)
+    mask[:, left:right] = cv2.transpose(columns).reshape(height, right - left)
+    return mask
 
 
 def area(text: object) -> int:
