@@ -115,7 +115,8 @@ def score_files(submission: Path, solution: Path, spec: TaskSpec) -> dict[str, S
     predicted = rows_by_image(given, spec, sizes=read_sizes(answers, spec))
     _check_keys(given, answers, spec)
     parts = read_usage(answers, spec)
-    scored = [image_id for ids in parts.values() for image_id in ids] if parts else None
+    judged = [image_id for ids in parts.values() for image_id in ids]
+    scored = judged if "Usage" in answers.header else None
     scores = {"all": score_rows(predicted, true, spec, image_ids=scored)}
     for part, ids in parts.items():
         scores[part] = score_rows(predicted, true, spec, image_ids=ids)

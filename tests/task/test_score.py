@@ -125,3 +125,19 @@ def test_strange_usage_is_refused(files):
     solution.write_text(SOLUTION.replace("Public", "public"))
     with pytest.raises(DataError, match=r"Usage \['public'\]"):
         score.score_files(submission, solution, SPEC)
+
+
+def test_ignored_rows_are_asked_for_and_never_scored(files):
+    submission, solution = files
+    before = score.score_files(submission, solution, SPEC)
+    solution.write_text(SOLUTION.replace("Private", "Ignored"))
+    scores = score.score_files(submission, solution, SPEC)
+    assert list(scores) == ["all", "Public"]
+    assert scores["all"] == scores["Public"] == before["Public"]
+    submission.write_text(SUBMISSION.replace("z,1,\n", ""))
+    with pytest.raises(DataError, match="1 rows missing"):
+        score.score_files(submission, solution, SPEC)
+    submission.write_text(SUBMISSION)
+    solution.write_text(SOLUTION.replace("Private", "Ignored").replace("Public", "Ignored"))
+    with pytest.raises(DataError, match="no image to score"):
+        score.score_files(submission, solution, SPEC)
