@@ -43,7 +43,9 @@ class Output:
 
         # A table of two columns is a list of facts, not of figures.
         pairs = len(columns) == 2
-        table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+        named = any(columns)
+        style = box.SIMPLE_HEAD if named else box.SIMPLE
+        table = Table(title=title or None, title_justify="left", box=style, show_header=named)
         for number, column in enumerate(columns):
             side: Literal["left", "right"] = "left" if number == 0 or pairs else "right"
             table.add_column(column, justify=side, overflow="fold")
