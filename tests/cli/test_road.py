@@ -8,6 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +115,25 @@ def test_a_new_run_makes_a_new_ensemble_and_another_pack(root: Path, kagflow: An
     made = json.loads((root / ".kagflow/local/ensembles/shapes/default.json").read_text())
     assert made["members"][0]["folds"] == [0, 1]
     assert made["cv"]["label"] == "cross-fitted over 2 folds"
+
+
+def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(
+    root: Path, kagflow: Any
+) -> None:
+    words = ["train", "fold=1", "epochs=20", "seed=7"]
+    command = [sys.executable, "-m", "kagflow.cli.app", "--profile", "local", *words]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in child.stderr or ():
+        if "epoch 2/20" in line:
+            child.send_signal(signal.SIGINT)
+            break
+    rest = (child.stderr.read() if child.stderr else "") + ""
+    assert child.wait(60) == 130
+    assert "the same command continues" in rest
+    assert "Traceback" not in rest
+    (again,) = kagflow(*words)["runs"]
+    assert again["resumed"] > 0
+    shutil.rmtree(root / ".kagflow/local/runs/shapes/tiny+epochs=20+seed=7")
 
 
 def test_a_run_without_a_common_fold_is_left_out(root: Path, kagflow: Any) -> None:
