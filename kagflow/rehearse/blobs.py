@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import os
@@ -15,12 +16,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from kagflow import durable
 from kagflow.rehearse.store import Store
 
 # GCS keeps a broken upload up to a multiple of this.
 GRANULE = 256 * 1024
-# Seconds for which a signed link is good.
-LINK_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Links:
     def download(self, path: Path) -> str:
         """Return a link to a file under the store that expires; it ends in the file's name."""
         relative = path.relative_to(self.store.path).as_posix()
-        expires = int(time.time()) + LINK_SECONDS
+        expires = int(time.time() + self.store.settings.link_s)
         signature = sign(self.store, relative, expires)
         return f"{self.base}/storage/{quote(relative)}?expires={expires}&signature={signature}"
 
@@ -94,7 +94,15 @@ async def get_storage(request: Request) -> Response:
     path = store.path / relative
     if not path.is_file():
         return Response("<Error><Code>NoSuchKey</Code></Error>", 404, media_type="text/xml")
+    if store.settings.hash_sent:
+        return FileResponse(path, headers={"x-goog-hash": await run_in_threadpool(_hash, path)})
     return FileResponse(path)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    return f"md5={base64.b64encode(digest).decode()}"
 
 
 def _start(content_range: str | None) -> int | None:
@@ -120,6 +128,8 @@ async def _receive(request: Request, path: Path, start: int) -> int:
 def _finish(store: Store, token: str) -> None:
     with blob_path(store, token).open("rb+") as file:
         os.fsync(file.fileno())
+    # The bytes must be found again once the row says that they are here.
+    durable.fsync_dir(store.path / "blobs")
     store.execute("UPDATE blob SET done = 1 WHERE token = ?", (token,))
 
 

@@ -8,8 +8,9 @@ import sqlite3
 import tarfile
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,16 @@ from kagflow.rehearse.blobs import blob_path
 from kagflow.rehearse.store import Store, files_under, now
 
 # What Kaggle unpacks on its side; a wheel is a zip too, but stays as it is.
+# A version's states on the way, and at its end.
+STEPS = (
+    "BLOBS_RECEIVED",
+    "BLOBS_DECOMPRESSED",
+    "BLOBS_COPIED_TO_SDS",
+    "INDIVIDUAL_BLOBS_COMPRESSED",
+)
+ENDED = ("READY", "FAILED")
+# Letters in a file's name that Kaggle takes, and fails on later.
+REJECTED = frozenset("@&")
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 
 
@@ -48,23 +59,41 @@ class Version:
 
 def find(store: Store, owner: str, slug: str, number: int | None = None) -> Version | None:
     """Return a version of a dataset, the newest by default; None where there is none."""
-    row = store.row(
-        "SELECT v.*, d.owner, d.slug FROM dataset_version v JOIN dataset d ON d.id = v.dataset "
-        "WHERE d.owner = ? AND d.slug = ? AND (? IS NULL OR v.number = ?) "
-        "ORDER BY v.number DESC LIMIT 1",
-        (owner, slug, number, number),
-    )
-    if row is None:
-        return None
-    tree = _tree(store, row["owner"], row["slug"], row["number"])
-    return Version(row["dataset"], row["owner"], row["slug"], row["number"], row["status"], tree)
+    return next(iter(_versions(store, owner, slug, number)), None)
 
 
 def by_source(store: Store, source: str) -> Version | None:
-    """Return the version that a kernel's source "owner/slug" or "owner/slug/N" names."""
+    """Return what a kernel's source "owner/slug" or "owner/slug/N" mounts; None for nothing.
+
+    Without a number it is the newest version that is ready, so that a kernel pushed too early
+    gets the one before.
+    """
     owner, _, rest = source.partition("/")
-    slug, _, number = rest.partition("/")
-    return find(store, owner, slug, int(number) if number.isdigit() else None)
+    slug, _, label = rest.partition("/")
+    pinned = label.isdigit() and store.settings.version_pin_honoured
+    found = _versions(store, owner, slug, int(label) if pinned else None)
+    return next((version for version in found if version.ready), None)
+
+
+def shown_status(row: sqlite3.Row, ready_s: float) -> str:
+    """Return the state that a version shows: processing takes `ready_s` seconds at least."""
+    age = (datetime.fromisoformat(now()) - datetime.fromisoformat(row["created"])).total_seconds()
+    if row["status"] not in ENDED or age < ready_s:
+        return STEPS[min(max(int(age / max(ready_s, 0.001) * len(STEPS)), 0), len(STEPS) - 1)]
+    return str(row["status"])
+
+
+def _versions(store: Store, owner: str, slug: str, number: int | None) -> Iterator[Version]:
+    rows = store.rows(
+        "SELECT v.*, d.owner, d.slug FROM dataset_version v JOIN dataset d ON d.id = v.dataset "
+        "WHERE d.owner = ? AND d.slug = ? AND (? IS NULL OR v.number = ?) ORDER BY v.number DESC",
+        (owner, slug, number, number),
+    )
+    ready_s = store.settings.dataset_ready_s
+    for row in rows:
+        tree = _tree(store, row["owner"], row["slug"], row["number"])
+        status = shown_status(row, ready_s)
+        yield Version(row["dataset"], row["owner"], row["slug"], row["number"], status, tree)
 
 
 def resolve_uploads(store: Store, uploads: Sequence[Upload]) -> list[Upload] | None:
@@ -139,7 +168,12 @@ def _process(store: Store, dataset: int, number: int) -> None:
         if not final.exists():
             with durable.staging(final) as staged:
                 for token, path in json.loads(row["files"]):
-                    _place(blob_path(store, token), staged, PurePosixPath(path))
+                    _place(
+                        blob_path(store, token),
+                        staged,
+                        PurePosixPath(path),
+                        unpacked=store.settings.archives_unpacked,
+                    )
     except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError):
         status = "FAILED"
     size = sum(path.stat().st_size for path in files_under(final)) if status == "READY" else 0
@@ -149,9 +183,12 @@ def _process(store: Store, dataset: int, number: int) -> None:
     )
 
 
-def _place(blob: Path, tree: Path, path: PurePosixPath) -> None:
+def _place(blob: Path, tree: Path, path: PurePosixPath, *, unpacked: bool) -> None:
+    if REJECTED & set(str(path)):
+        raise ValueError(f"the name '{path}' is not allowed")
     target = _inside(tree, path)
-    suffix = next((end for end in ARCHIVES if path.name.lower().endswith(end)), None)
+    ends = ARCHIVES if unpacked else ()
+    suffix = next((end for end in ends if path.name.lower().endswith(end)), None)
     if suffix is not None and _unpack(blob, tree, path.with_name(path.name[: -len(suffix)])):
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import queue
+import random
 import shutil
 import sqlite3
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,12 @@ from typing import Any, Protocol
 
 from kagflow import durable, fingerprint
 from kagflow.errors import KagflowError
-from kagflow.rehearse import datasets
+from kagflow.rehearse import datasets, lies
+from kagflow.rehearse.plan import Layout
 from kagflow.rehearse.quota import accelerator_of
 from kagflow.rehearse.sandbox import SandboxResult, SandboxSpec
 from kagflow.rehearse.sandbox import run as run_in_sandbox
+from kagflow.rehearse.settings import Settings
 from kagflow.rehearse.store import Store, now
 
 # Kaggle's own words for what ends a submission.
@@ -47,11 +51,11 @@ class Outcome:
     verdict: str | None
 
 
-def judge(result: SandboxResult) -> Outcome:
+def judge(result: SandboxResult, timeout_status: str = "CANCEL_ACKNOWLEDGED") -> Outcome:
     """Translate a sandbox's result; a time-limit kill shows as cancelled, as on Kaggle."""
     if result.timed_out:
         text = f"Your notebook was stopped after {result.seconds:.0f} s: it ran past its time limit"
-        return Outcome("CANCEL_ACKNOWLEDGED", text, TIMEOUT)
+        return Outcome(timeout_status, text, TIMEOUT)
     if result.out_of_memory:
         text = "Your notebook tried to allocate more memory than is available"
         return Outcome("ERROR", text, COMPUTE)
@@ -153,6 +157,7 @@ class Runner:
     def _run(self, row: sqlite3.Row) -> str | None:
         """Run one session to its end; return the verdict on a submission that waits for it."""
         session = row["id"]
+        time.sleep(max(0.0, self.store.settings.kernel_queue_s))
         self.store.execute(
             "UPDATE session SET status = 'RUNNING', started = ? WHERE id = ?", (now(), session)
         )
@@ -166,7 +171,7 @@ class Runner:
             outcome = Outcome("ERROR", f"{error.message} {error.hint}".strip(), THREW)
             self._finish(session, outcome, 0.0)
             return outcome.verdict
-        outcome = judge(result)
+        outcome = judge(result, self.store.settings.timeout_status)
         self._finish(session, outcome, result.seconds)
         return outcome.verdict
 
@@ -175,7 +180,8 @@ class Runner:
         assert version is not None
         request = json.loads(version["request"])
         script = folder / "kernel.py"
-        durable.write_text(script, source_of(request))
+        settings = self.store.settings
+        durable.write_text(script, lies.told(settings, row["accelerator"], source_of(request)))
         rerun = row["kind"] == "rerun"
         slug, tree = self._competition_input(request, folder, rerun=rerun)
         memory = self.store.competition(slug).memory_gb if slug else SAVE_MEMORY_GB
@@ -185,11 +191,11 @@ class Runner:
             competition_input=tree,
             datasets=self._datasets(request),
             working=folder / "working",
-            fingerprint=fingerprint.load_snapshot(),
+            fingerprint=fingerprint.load_snapshot(settings.image),
             rerun=rerun,
             time_limit_s=row["limit_s"],
             memory_bytes=int(memory * 2**30),
-            layout="nested",
+            layout=layout_of(settings, row["id"]),
         )
 
     def _competition_input(
@@ -251,6 +257,14 @@ class Runner:
         self.store.execute(
             "UPDATE submission SET status = 'ERROR', error = ? WHERE ref = ?", (error, ref)
         )
+
+
+def layout_of(settings: Settings, session: int) -> Layout:
+    """Return where a run finds its inputs; "random" draws for each run, the same each time."""
+    if settings.mount_layout == "random":
+        draw = random.Random(f"{settings.mount_seed}:{session}")  # noqa: S311 -- not a secret
+        return draw.choice(("nested", "flat"))
+    return "flat" if settings.mount_layout == "flat" else "nested"
 
 
 def source_of(request: dict[str, Any]) -> str:

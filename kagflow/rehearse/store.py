@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 from kagflow import durable
 from kagflow.errors import DataError, RefusedError
 from kagflow.rehearse import facts as facts_file
+from kagflow.rehearse import settings as settings_file
 from kagflow.rehearse.facts import CompetitionFacts
+from kagflow.rehearse.settings import Settings
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -24,24 +27,29 @@ CREATE TABLE IF NOT EXISTS blob (
   token TEXT PRIMARY KEY, name TEXT NOT NULL, size INTEGER NOT NULL,
   done INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS dataset (
-  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, slug TEXT NOT NULL, title TEXT NOT NULL,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  owner TEXT NOT NULL, slug TEXT NOT NULL, title TEXT NOT NULL,
   subtitle TEXT, description TEXT, license TEXT, private INTEGER NOT NULL, UNIQUE (owner, slug));
 CREATE TABLE IF NOT EXISTS dataset_version (
   dataset INTEGER NOT NULL REFERENCES dataset, number INTEGER NOT NULL, notes TEXT,
   status TEXT NOT NULL, created TEXT NOT NULL, bytes INTEGER NOT NULL DEFAULT 0,
   files TEXT NOT NULL, PRIMARY KEY (dataset, number));
 CREATE TABLE IF NOT EXISTS kernel (
-  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, slug TEXT NOT NULL, title TEXT NOT NULL,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  owner TEXT NOT NULL, slug TEXT NOT NULL, title TEXT NOT NULL,
   UNIQUE (owner, slug));
 CREATE TABLE IF NOT EXISTS kernel_version (
-  id INTEGER PRIMARY KEY, kernel INTEGER NOT NULL REFERENCES kernel, number INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  kernel INTEGER NOT NULL REFERENCES kernel, number INTEGER NOT NULL,
   request TEXT NOT NULL, created TEXT NOT NULL, UNIQUE (kernel, number));
 CREATE TABLE IF NOT EXISTS session (
-  id INTEGER PRIMARY KEY, version INTEGER NOT NULL REFERENCES kernel_version,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  version INTEGER NOT NULL REFERENCES kernel_version,
   kind TEXT NOT NULL, accelerator TEXT NOT NULL, status TEXT NOT NULL, failure TEXT,
   limit_s REAL NOT NULL, created TEXT NOT NULL, started TEXT, finished TEXT, seconds REAL);
 CREATE TABLE IF NOT EXISTS submission (
-  ref INTEGER PRIMARY KEY, competition TEXT NOT NULL, user TEXT NOT NULL, version INTEGER NOT NULL,
+  ref INTEGER PRIMARY KEY AUTOINCREMENT,
+  competition TEXT NOT NULL, user TEXT NOT NULL, version INTEGER NOT NULL,
   session INTEGER REFERENCES session, file_name TEXT NOT NULL, description TEXT NOT NULL,
   status TEXT NOT NULL, error TEXT, public TEXT, private TEXT, bytes INTEGER,
   created TEXT NOT NULL);
@@ -66,6 +74,11 @@ class Store:
             db.executescript(SCHEMA)
         self.id = self._once("id", secrets.token_hex(8))
         self.token = self._once("token", secrets.token_urlsafe(24))
+
+    @property
+    def settings(self) -> Settings:
+        """How this embedded Kaggle behaves, as its file says now."""
+        return settings_file.read(self.path)
 
     # -- database
 
@@ -128,7 +141,14 @@ class Store:
         return plain and (self.competition_folder(slug) / "facts.json").is_file()
 
     def competition(self, slug: str) -> CompetitionFacts:
-        """Return a competition's facts; raise DataError when it is not here."""
+        """Return a competition's facts, with what the settings override.
+
+        Raises DataError when it is not here.
+        """
+        facts, rerun = self._facts(slug), self.settings.rerun
+        return facts if rerun is None else replace(facts, rerun=rerun)
+
+    def _facts(self, slug: str) -> CompetitionFacts:
         return facts_file.read(self.competition_folder(slug) / "facts.json")
 
     def competitions(self) -> list[CompetitionFacts]:
@@ -165,7 +185,7 @@ class Store:
                 f"{facts.slug} is registered in {self.path} with other data",
                 hint="use another workspace, or remove that folder",
             )
-        if self.competition(facts.slug) != facts:
+        if self._facts(facts.slug) != facts:
             facts_file.write(final / "facts.json", facts)
         return final
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kagglesdk import KaggleClient
 from kagglesdk.kaggle_object import KaggleObject
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from kagflow.rehearse.blobs import Links
 from kagflow.rehearse.runner import Runner
@@ -142,8 +142,8 @@ def page(items: list[Any], request: Any) -> tuple[list[Any], str | None]:
     return items[start : start + size], following
 
 
-def error_response(status: int, message: str) -> JSONResponse:
-    """Answer an error in the shape of the live service, nested under "error"."""
+def error_response(status: int, message: str, shape: str = "nested") -> Response:
+    """Answer an error: nested under "error" as the live service does, flat, or as a web page."""
     names = {
         400: "INVALID_ARGUMENT",
         401: "UNAUTHENTICATED",
@@ -152,7 +152,9 @@ def error_response(status: int, message: str) -> JSONResponse:
         501: "UNIMPLEMENTED",
     }
     body = {"code": status, "message": message, "status": names.get(status, "INTERNAL")}
-    return JSONResponse({"error": body}, status_code=status)
+    if shape == "html":
+        return HTMLResponse(f"<html><body><h1>{status}</h1><p>{message}</p></body></html>", status)
+    return JSONResponse(body if shape == "flat" else {"error": body}, status_code=status)
 
 
 def user_of(authorization: str | None, token: str) -> str | None:

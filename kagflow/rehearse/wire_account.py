@@ -9,7 +9,7 @@ from typing import Any
 from kagglesdk.kernels.types import kernels_api_service as api
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest, IntrospectTokenResponse
 
-from kagflow.rehearse.quota import QUOTA_HOURS, quota_used, week_start
+from kagflow.rehearse.quota import allowed_hours, quota_used, week_start
 from kagflow.rehearse.wire import USER, Call, Handler, make
 
 
@@ -24,7 +24,7 @@ def introspect_token(call: Call, request: IntrospectTokenRequest) -> Any:
 
 def _quota(call: Call, accelerator: str) -> api.ApiAcceleratorQuota:
     used, held = quota_used(call.store, accelerator)
-    allowed = timedelta(hours=QUOTA_HOURS[accelerator])
+    allowed = timedelta(hours=allowed_hours(call.store, accelerator) or 0.0)
     return make(
         api.ApiAcceleratorQuota,
         time_used=timedelta(seconds=used),
@@ -36,9 +36,10 @@ def _quota(call: Call, accelerator: str) -> api.ApiAcceleratorQuota:
 
 
 def get_accelerator_quota_statistics(call: Call, request: Any) -> Any:
-    """Answer the hours used and held since Saturday 00:00 UTC, and when they renew."""
+    """Answer the hours used and held since the week began, and when they renew."""
     del request
-    renewal = week_start(datetime.now(UTC)) + timedelta(days=7)
+    weekday = call.store.settings.quota_weekday
+    renewal = week_start(datetime.now(UTC), weekday) + timedelta(days=7)
     return make(
         api.ApiGetAcceleratorQuotaStatisticsResponse,
         quota_refresh_time=renewal.replace(tzinfo=None),

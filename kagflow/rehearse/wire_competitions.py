@@ -26,6 +26,17 @@ def known(call: Call, slug: str, permission: str = "competitions.get") -> Compet
     return call.store.competition(slug)
 
 
+def entered(call: Call, slug: str, permission: str = "competitions.get") -> CompetitionFacts:
+    """Return a competition's facts where its rules are accepted; raise WireError 403 otherwise."""
+    facts = known(call, slug, permission)
+    if not call.store.settings.rules_accepted:
+        raise WireError(
+            403,
+            "You must accept this competition's rules before you'll be able to download files.",
+        )
+    return facts
+
+
 def _competition(call: Call, facts: CompetitionFacts) -> api.ApiCompetition:
     teams = call.store.rows(
         "SELECT DISTINCT user FROM submission WHERE competition = ?", (facts.slug,)
@@ -42,7 +53,7 @@ def _competition(call: Call, facts: CompetitionFacts) -> api.ApiCompetition:
         merger_deadline=moment(facts.deadline),
         new_entrant_deadline=moment(facts.deadline),
         team_count=len(teams),
-        user_has_entered=True,
+        user_has_entered=call.store.settings.rules_accepted,
         max_daily_submissions=facts.daily_submissions,
         evaluation_metric=facts.task.metric,
         is_kernels_submissions_only=True,
@@ -92,13 +103,13 @@ def list_data_files(call: Call, request: api.ApiListDataFilesRequest) -> Any:
 
 def download_data_files(call: Call, request: api.ApiDownloadDataFilesRequest) -> Response:
     """Redirect to one zip of all files; its name ends in .zip, from which the client names it."""
-    facts = known(call, request.competition_name)
+    facts = entered(call, request.competition_name)
     return RedirectResponse(call.links.download(call.store.archive(facts.slug)), 302)
 
 
 def download_data_file(call: Call, request: api.ApiDownloadDataFileRequest) -> Response:
     """Redirect to one file."""
-    facts = known(call, request.competition_name)
+    facts = entered(call, request.competition_name)
     tree = call.store.save_tree(facts.slug)
     path = (tree / request.file_name).resolve()
     if not path.is_relative_to(tree) or not path.is_file():

@@ -78,6 +78,7 @@ def get_dataset(call: Call, request: api.ApiGetDatasetRequest) -> Any:
     versions = call.store.rows(
         "SELECT * FROM dataset_version WHERE dataset = ? ORDER BY number DESC", (row["id"],)
     )
+    ready_s = call.store.settings.dataset_ready_s
     entries = [
         make(
             api.ApiDatasetVersion,
@@ -85,7 +86,7 @@ def get_dataset(call: Call, request: api.ApiGetDatasetRequest) -> Any:
             creation_date=moment(version["created"]),
             creator_name=row["owner"],
             version_notes=version["notes"],
-            status=version["status"],
+            status=datasets.shown_status(version, ready_s),
         )
         for version in versions
     ]

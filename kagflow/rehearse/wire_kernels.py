@@ -12,14 +12,12 @@ from kagglesdk.kernels.types import kernels_api_service as api
 from kagglesdk.kernels.types.kernels_enums import KernelExecutionType, KernelWorkerStatus
 
 from kagflow.rehearse import datasets
-from kagflow.rehearse.quota import QUOTA_HOURS, accelerator_of, quota_used
+from kagflow.rehearse.quota import accelerator_of, allowed_hours, quota_used
 from kagflow.rehearse.runner import SAVE_HOURS, open_session
+from kagflow.rehearse.settings import Settings
 from kagflow.rehearse.store import OPEN, now
 from kagflow.rehearse.wire import Call, Handler, WireError, encode, make, moment, page
 from kagflow.rehearse.wire_competitions import SITE
-
-# Kaggle's limits on runs at once.
-SLOTS = {"gpu": 2, "tpu": 2, "none": 5}
 
 
 def save_kernel(call: Call, request: api.ApiSaveKernelRequest) -> Any:
@@ -56,7 +54,10 @@ def _refusal(call: Call, owner: str, pushed: Mapping[str, Any]) -> str | None:
         return "This embedded Kaggle runs Python only"
     if len(slugify(str(pushed.get("newTitle") or pushed.get("slug") or ""))) < 5:
         return "The title must be at least five characters"
-    return _no_room(call, accelerator_of(dict(pushed)))
+    accelerator = accelerator_of(dict(pushed))
+    if not call.store.settings.phone_verified and accelerator != "none":
+        return "You must verify your phone number to use accelerators"
+    return _no_room(call, accelerator)
 
 
 def _no_room(call: Call, accelerator: str) -> str | None:
@@ -67,12 +68,18 @@ def _no_room(call: Call, accelerator: str) -> str | None:
     )
     assert running is not None
     name = "CPU" if accelerator == "none" else accelerator.upper()
-    if running["n"] >= SLOTS[accelerator]:
-        return f"Maximum batch {name} session count of {SLOTS[accelerator]} reached."
-    hours = QUOTA_HOURS.get(accelerator)
+    slots = _slots(call.store.settings, accelerator)
+    if running["n"] >= slots:
+        return f"Maximum batch {name} session count of {slots} reached."
+    hours = allowed_hours(call.store, accelerator)
     if hours is not None and quota_used(call.store, accelerator)[0] >= hours * 3600:
         return f"Maximum weekly {name} quota of {hours:.2f} hours reached."
     return None
+
+
+def _slots(settings: Settings, accelerator: str) -> int:
+    by_kind = {"gpu": settings.gpu_slots, "tpu": settings.tpu_slots}
+    return by_kind.get(accelerator, settings.cpu_slots)
 
 
 def _invalid_sources(call: Call, pushed: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -104,7 +111,7 @@ def _add_version(
         row = db.execute(find, (call.user, slug)).fetchone()
         if row is None:
             # A new kernel is named after its title, whatever the push calls it.
-            slug = slugify(title)
+            slug = slugify(title) if call.store.settings.slug_from_title else slug
             db.execute(
                 "INSERT OR IGNORE INTO kernel (owner, slug, title) VALUES (?, ?, ?)",
                 (call.user, slug, title),
@@ -117,7 +124,10 @@ def _add_version(
             (row["id"], number, json.dumps(pushed), now()),
         ).lastrowid
         cap = SAVE_HOURS[accelerator_of(pushed)] * 3600
-        session = open_session(db, int(version or 0), "save", pushed, cap) if run else None
+        asked = pushed
+        if not call.store.settings.session_timeout_honoured:
+            asked = {**pushed, "sessionTimeoutSeconds": 0}
+        session = open_session(db, int(version or 0), "save", asked, cap) if run else None
     return slug, number, session
 
 
@@ -210,7 +220,9 @@ def list_kernels(call: Call, request: api.ApiListKernelsRequest) -> Any:
 
 def get_kernel_session_status(call: Call, request: api.ApiGetKernelSessionStatusRequest) -> Any:
     """Answer how a version's run stands; NEW_SCRIPT is saved but never run."""
-    row = version_of(call, request.user_name, request.kernel_slug, request.version_label)
+    honoured = call.store.settings.status_version_honoured
+    label = request.version_label if honoured else None
+    row = version_of(call, request.user_name, request.kernel_slug, label)
     return make(
         api.ApiGetKernelSessionStatusResponse,
         status=KernelWorkerStatus[row["status"] or "NEW_SCRIPT"],

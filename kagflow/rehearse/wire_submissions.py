@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kagglesdk.competitions.types import competition_api_service as api
@@ -16,12 +16,14 @@ from kagflow.rehearse.facts import CompetitionFacts
 from kagflow.rehearse.runner import find_output, open_session
 from kagflow.rehearse.store import now
 from kagflow.rehearse.wire import Call, Handler, WireError, make, moment, page
-from kagflow.rehearse.wire_competitions import SITE, known
+from kagflow.rehearse.wire_competitions import SITE, entered, known
 
 
 def create_code_submission(call: Call, request: api.ApiCreateCodeSubmissionRequest) -> Any:
     """Take a finished kernel version into the queue for scoring; refusals are 400."""
-    facts = known(call, request.competition_name, "competitions.participate")
+    facts = entered(call, request.competition_name, "competitions.participate")
+    if moment(facts.deadline) < datetime.fromisoformat(now()):
+        raise WireError(400, "Submission not allowed: the competition's deadline has passed")
     file_name = request.file_name or "submission.csv"
     saved = _saved_run(call, request)
     _check(call, saved, file_name)
@@ -119,8 +121,9 @@ def list_submissions(call: Call, request: api.ApiListSubmissionsRequest) -> Any:
     """Answer this user's submissions, newest first."""
     facts = known(call, request.competition_name)
     rows = call.store.rows(
-        "SELECT * FROM submission WHERE competition = ? AND user = ? ORDER BY ref DESC",
-        (facts.slug, call.user),
+        "SELECT * FROM submission WHERE competition = ? AND user = ? AND created <= ? "
+        "ORDER BY ref DESC",
+        (facts.slug, call.user, _listed_until(call)),
     )
     if request.group == SubmissionGroup.SUBMISSION_GROUP_SUCCESSFUL:
         rows = [row for row in rows if row["status"] == "COMPLETE"]
@@ -135,11 +138,17 @@ def list_submissions(call: Call, request: api.ApiListSubmissionsRequest) -> Any:
 def get_submission(call: Call, request: api.ApiGetSubmissionRequest) -> Any:
     """Answer one submission of this user."""
     row = call.store.row(
-        "SELECT * FROM submission WHERE ref = ? AND user = ?", (request.ref, call.user)
+        "SELECT * FROM submission WHERE ref = ? AND user = ? AND created <= ?",
+        (request.ref, call.user, _listed_until(call)),
     )
     if row is None:
         raise WireError(404, f"Submission {request.ref} not found")
     return _submission(row)
+
+
+def _listed_until(call: Call) -> str:
+    lag = timedelta(seconds=call.store.settings.submission_listed_s)
+    return (datetime.fromisoformat(now()) - lag).isoformat(timespec="milliseconds")
 
 
 def get_submission_limits(call: Call, request: api.ApiGetSubmissionLimitsRequest) -> Any:
