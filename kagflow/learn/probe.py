@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,9 @@ class Probe:
         defect = data.labels[rows].any(axis=1)
         clean = rows[~defect][: max(IMAGES // 2, IMAGES - int(defect.sum()))]
         chosen = np.concatenate([rows[defect][: IMAGES - len(clean)], clean])
-        return cls(data.cache, chosen, data.labels, member, spec, device)
+        # One view is enough for a glance.
+        one = replace(member, tta=("none",))
+        return cls(data.cache, chosen, data.labels, one, spec, device)
 
     def look(self, model: nn.Module) -> dict[str, float]:
         """Return `val_score` and, where something is not empty, `val_nonempty`."""
