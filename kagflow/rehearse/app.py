@@ -27,6 +27,8 @@ from kagflow.rehearse import (
     wire_submissions,
 )
 from kagflow.rehearse.blobs import Links
+from kagflow.rehearse.faults import FilePlan, Plan
+from kagflow.rehearse.misbehave import Misbehaving
 from kagflow.rehearse.peers import may_talk
 from kagflow.rehearse.runner import Runner, session_folder
 from kagflow.rehearse.store import OPEN, Store
@@ -52,8 +54,11 @@ HANDLERS: Mapping[str, Handler] = {
 FOLLOW_SECONDS = 0.2
 
 
-def build(store: Store, runner: Runner, base: str) -> ASGIApp:
-    """Return the application for a store served at `base`, such as http://127.0.0.1:8000."""
+def build(store: Store, runner: Runner, base: str, *, plan: Plan | None = None) -> ASGIApp:
+    """Return the application for a store served at `base`, such as http://127.0.0.1:8000.
+
+    `plan` holds faults; without one they come from the store's file.
+    """
     routes = [
         Route("/upload/{token}", blobs.put_upload, methods=["PUT"]),
         Route("/storage/{path:path}", blobs.get_storage, methods=["GET"]),
@@ -68,7 +73,8 @@ def build(store: Store, runner: Runner, base: str) -> ASGIApp:
     app = Starlette(routes=routes)
     app.state.links = Links(base, store)
     app.state.runner = runner
-    return _Proxy(app)
+    faulty = Misbehaving(app, plan or FilePlan(store.path), lambda: store.settings.clock_skew_s)
+    return _Proxy(faulty)
 
 
 class _Proxy:
@@ -111,8 +117,13 @@ async def _rpc(request: Request) -> Response:
         body = await request.body()
         answer = await run_in_threadpool(_answer, call, name, body)
     except WireError as error:
-        return error_response(error.status, error.message)
+        return _refused(request, error)
     return answer if isinstance(answer, Response) else JSONResponse(answer)
+
+
+def _refused(request: Request, error: WireError) -> Response:
+    shape = request.app.state.links.store.settings.error_shape
+    return error_response(error.status, error.message, shape)
 
 
 def _answer(call: Call, name: str, body: bytes) -> Any:
@@ -138,7 +149,7 @@ async def _log_stream(request: Request) -> Response:
             wire_kernels.version_of, call, parts["owner"], parts["slug"], label
         )
     except WireError as error:
-        return error_response(error.status, error.message)
+        return _refused(request, error)
     if row["status"] in OPEN:
         return StreamingResponse(_follow(call, row["session"]), media_type="text/event-stream")
     return Response(wire_outputs.log_text(call, row) or "[]", media_type="text/plain")

@@ -135,6 +135,8 @@ def serve(store_dir: Path) -> None:
         log_level="warning",
         http="h11",
         lifespan="off",
+        # The application sets the clock that it shows.
+        date_header=False,
         timeout_graceful_shutdown=1,
     )
     uvicorn.Server(config).run(sockets=[bound])
