@@ -1,6 +1,7 @@
 """Carry out a plan of mounts inside fresh namespaces, then run its command. Standard library only.
 
-Run as a script by the unshare layer, with the number of a descriptor that holds the plan as JSON.
+Run as a script by the unshare layer, with the numbers of two descriptors: one holds the plan as
+JSON, the other ends when whoever wants the result is gone.
 The order is bubblewrap's: a tmpfs becomes the root, this machine's tree hangs below /old until all
 mounts are made, then goes.
 """
@@ -15,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 from pathlib import Path
 
 # <linux/mount.h>, <linux/prctl.h>, <linux/if.h>
@@ -42,7 +44,7 @@ def main() -> None:
     check(libc.pivot_root(b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount2")
     os.chdir(plan["cwd"])
-    sys.exit(supervise(plan["command"], plan["env"]))
+    sys.exit(supervise(plan["command"], plan["env"], int(sys.argv[2])))
 
 
 def enter_root() -> None:
@@ -129,16 +131,27 @@ def raise_loopback() -> None:
         fcntl.ioctl(one, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
 
 
-def supervise(command: list[str], env: dict[str, str]) -> int:
-    """Run the command without privileges, reap what it leaves, return its shell exit status."""
+def supervise(command: list[str], env: dict[str, str], alive: int) -> int:
+    """Run the command without privileges, reap what it leaves, return its shell exit status.
+
+    When `alive` ends, whoever wanted the result is gone, and everything in here goes too.
+    """
     child = os.fork()
     if child == 0:
+        os.close(alive)
         run(command, env)
+    threading.Thread(target=end_with, args=(alive,), daemon=True).start()
     while True:
         pid, status = os.wait()
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def end_with(alive: int) -> None:
+    """Wait for a pipe's end, then end process 1 and with it the whole namespace."""
+    os.read(alive, 1)
+    os._exit(128 + signal.SIGKILL)
 
 
 def run(command: list[str], env: dict[str, str]) -> None:

@@ -151,19 +151,21 @@ def _start(
         words, data = bwrap.arguments(mounts, command, env)
     else:
         words, data = unshare.arguments(mounts, command, env, python=interpreter.executable)
-    descriptor = os.memfd_create("plan")
+    descriptor, (alive, held) = os.memfd_create("plan"), os.pipe()
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(data)
         os.lseek(descriptor, 0, os.SEEK_SET)
+        names = {"{fd}": str(descriptor), "{alive}": str(alive)}
         child = process.spawn(
-            [word.format(fd=descriptor) if word == "{fd}" else word for word in words],
+            [names.get(word, word) for word in words],
             stdout=process.PIPE,
             stderr=process.PIPE,
             env={"PATH": os.environ.get("PATH", os.defpath)},
-            pass_fds=(descriptor,),
+            pass_fds=[int(names[word]) for word in words if word in names],
         )
+        log, time_limit_s, memory_bytes = watch
+        return supervise(child, log, time_limit_s=time_limit_s, memory_bytes=memory_bytes)
     finally:
-        os.close(descriptor)
-    log, time_limit_s, memory_bytes = watch
-    return supervise(child, log, time_limit_s=time_limit_s, memory_bytes=memory_bytes)
+        for one in (descriptor, alive, held):
+            os.close(one)

@@ -27,6 +27,8 @@ def arguments(
 ) -> tuple[list[str], bytes]:
     """Return unshare's words and the bytes that `enter` must find on the descriptor `{fd}`.
 
+    `{alive}` is a pipe whose end tells `enter` that this process is gone: --kill-child watches
+    over unshare only, which outlives a parent that is killed.
     Needs Linux 5.12 (mount_setattr) and unprivileged user namespaces.
     """
     script = Path(__file__).with_name("enter.py")
@@ -36,5 +38,5 @@ def arguments(
         "env": dict(env),
         "cwd": WORKING,
     }
-    words = ["unshare", *_NAMESPACES, "--", str(python), "-I", "-S", str(script), "{fd}"]
+    words = ["unshare", *_NAMESPACES, "--", str(python), "-I", "-S", str(script), "{fd}", "{alive}"]
     return words, json.dumps(plan).encode()

@@ -6,9 +6,11 @@ import json
 import os
 import pwd
 import socket
+import sys
 import textwrap
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,6 +225,57 @@ def test_time_limit_leaves_no_orphan(run, tmp_path) -> None:
     time.sleep(0.3)
     assert beats > 0
     assert (tmp_path / "out" / "beat").stat().st_size == beats
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+from kagflow.fingerprint import Fingerprint
+from kagflow.rehearse.sandbox import SandboxSpec, run
+folder = Path(sys.argv[1])
+run(SandboxSpec(
+    script=folder / "beat.py", competition_slug="none", competition_input=folder / "nothing",
+    datasets={}, working=folder / "out",
+    fingerprint=Fingerprint("none", "3.12", "2.35", "", True, {}),
+    time_limit_s=60, memory_bytes=4 << 30, layer=sys.argv[2],
+))
+"""
+_BEAT = """
+import subprocess, sys, time
+if len(sys.argv) == 1:
+    subprocess.Popen([sys.executable, __file__, "child"])  # what a kernel starts must go too
+while True:
+    open("/kaggle/working/beat" + str(len(sys.argv)), "a").write(".")
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_kernel_dies_with_whoever_started_it(tmp_path, working_layers, layer) -> None:
+    if layer not in working_layers:
+        pytest.skip(f"{layer} does not work on this machine")
+    for name in ("nothing", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "beat.py").write_text(_BEAT)
+    parent = process.spawn([sys.executable, "-c", _PARENT, tmp_path, layer], cwd=Path.cwd())
+    beats = [tmp_path / "out" / f"beat{count}" for count in (1, 2)]
+    _until(lambda: all(beat.exists() for beat in beats))
+    parent.kill()
+    parent.wait()
+
+    def still() -> bool:
+        before = [beat.stat().st_size for beat in beats]
+        time.sleep(0.3)
+        return before == [beat.stat().st_size for beat in beats]
+
+    _until(still)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_memory_limit_counts_children(run) -> None:
