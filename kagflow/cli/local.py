@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,19 +14,19 @@ from kagflow import resolve
 from kagflow.cli import competitions
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
-from kagflow.errors import UsageError
+from kagflow.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from kagflow.rehearse import local_add
 
-ACTIONS = ("start", "stop", "status", "add", "url")
+ACTIONS = ("start", "stop", "status", "add", "reset", "url")
 
 
 @guarded
 def command(
     context: typer.Context,
-    action: Annotated[str, typer.Argument(help="start, stop, status, add or url.")],
-    name: Annotated[str | None, typer.Argument(help="add: the competition.")] = None,
+    action: Annotated[str, typer.Argument(help="start, stop, status, add, reset or url.")],
+    name: Annotated[str | None, typer.Argument(help="add, reset: the competition.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="add: a folder with train_images/ and train.csv.")
     ] = None,
@@ -34,6 +35,7 @@ def command(
     sealed: Annotated[
         bool, typer.Option("--sealed", help="add: leave the private half unscored.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="reset: do not ask.")] = False,
 ) -> None:
     """Start, stop or look at the embedded Kaggle, or add a competition of your own data."""
     from kagflow.rehearse import local_add, server
@@ -54,6 +56,8 @@ def command(
         _print_environment(session, server.ensure(store).url)
     elif action == "add":
         _add(session, name, data, local_add.Hidden(holdout, seed, sealed))
+    elif action == "reset":
+        _reset(session, name, yes=yes)
     else:
         raise UsageError(f"unknown action '{action}'", hint=f"there are: {', '.join(ACTIONS)}")
 
@@ -113,6 +117,21 @@ def _add(session: Session, name: str | None, data: Path | None, hidden: local_ad
         f"{known.name}: {added.train} images to train on; hidden: {added.public} public, "
         f"{added.private} private\nnext: kagflow fetch {known.name} --profile local",
     )
+
+
+def _reset(session: Session, name: str | None, *, yes: bool) -> None:
+    from kagflow.rehearse import reset
+
+    slug = competitions.find(session.workspace, name).config.slug if name else None
+    what = f"the competition {slug}" if slug else "all kernels, datasets, submissions and hours"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RefusedError(f"forget {what}? nobody is here to ask", hint="add --yes")
+        if not typer.confirm(f"Forget {what} of the embedded Kaggle?", err=True):
+            raise RefusedError("nothing was forgotten")
+    stopped = reset.reset(session.workspace.kaggle_store, slug)
+    note = "; its server was stopped" if stopped else ""
+    session.out.result({"forgot": slug or "all", "stopped": stopped}, f"forgot {what}{note}")
 
 
 def _print_environment(session: Session, url: str) -> None:

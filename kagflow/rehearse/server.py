@@ -17,6 +17,7 @@ from kagflow import durable, process
 from kagflow.errors import LocalError
 
 START_SECONDS = 30.0
+LOCK = "server.lock"
 STOP_SECONDS = 10.0
 # Straight to loopback, whatever proxies the environment names.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -42,7 +43,7 @@ def ensure(store_dir: Path) -> Server:
     running = status(store_dir)
     if running is not None:
         return running
-    with FileLock(store_dir / "server.lock", timeout=START_SECONDS):
+    with FileLock(store_dir / LOCK, timeout=START_SECONDS):
         running = status(store_dir)
         return running or _start(store_dir)
 
@@ -109,11 +110,12 @@ def serve(store_dir: Path) -> None:
     """Serve a store until SIGTERM; writes server.json once the port is bound."""
     import uvicorn
 
-    from kagflow.rehearse import app, datasets, wire
+    from kagflow.rehearse import app, datasets, reset, wire
     from kagflow.rehearse.runner import Runner
     from kagflow.rehearse.store import Store
 
     store = Store(store_dir)
+    reset.finish(store)
     bound = _bind(_read(store.path))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     runner = Runner(store)

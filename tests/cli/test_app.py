@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -125,3 +126,15 @@ def test_init_makes_a_competition_that_is_found(
     assert "tiles has not been fetched" in err
     assert run(["init", "tiles"], capsys)[0] == 8
     assert code == 2
+
+
+def test_a_local_reset_asks_first(
+    empty: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, _, err = run(["local", "reset", "--profile", "local"], capsys)
+    assert code == 8
+    assert "--yes" in err
+    code, out, _ = run(["local", "reset", "--yes", "--profile", "local", "--json"], capsys)
+    assert code == 0
+    assert json.loads(out)["forgot"] == "all"
