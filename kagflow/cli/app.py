@@ -12,6 +12,7 @@ from kagflow import __version__
 from kagflow.cli import (
     check,
     demo,
+    doctor,
     ensemble,
     evaluate,
     fetch,
@@ -44,6 +45,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "history": (history.command, JUDGE),
     "quota": (quota.command, JUDGE),
     "init": (init.command, HELP),
+    "doctor": (doctor.command, HELP),
     "check": (check.command, HELP),
     "predict": (predict.command, HELP),
     "target": (target.command, HELP),

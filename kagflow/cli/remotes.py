@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kagflow.cli.session import Session
@@ -17,8 +18,8 @@ def open_remote(session: Session) -> Remote:
     from kagflow.ship.remote import Remote
 
     if not session.local:
-        return Remote("kaggle", state=user_state() / "client")
-    return Remote("local", url=local_url(session), state=session.workspace.home / "client")
+        return Remote("kaggle", state=client_state(session))
+    return Remote("local", url=local_url(session), state=client_state(session))
 
 
 def local_url(session: Session) -> str:
@@ -32,3 +33,16 @@ def local_url(session: Session) -> str:
     if running.started:
         session.out.say(f"started the embedded Kaggle at {running.url}")
     return running.url
+
+
+def local_runs(session: Session) -> bool:
+    """Tell whether the local profile's server answers already; starts none."""
+    from kagflow.rehearse import server
+
+    named = os.environ.get("KAGFLOW_LOCAL_URL")
+    return bool(named) or server.status(session.workspace.kaggle_store) is not None
+
+
+def client_state(session: Session) -> Path:
+    """Return this profile's own folder for half-done uploads and what is known of Kaggle."""
+    return session.workspace.home / "client" if session.local else user_state() / "client"
