@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from kagflow.errors import KagflowError
+from kagflow.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +31,9 @@ class Output:
     def result(self, value: Mapping[str, Any], text: str = "") -> None:
         """Print a command's result: `value` as JSON, or `text`."""
         if self.json_mode:
-            print(json.dumps({"schema": SCHEMA, **value}, default=str), file=sys.stdout)  # noqa: T201 - the one door to stdout
+            print(redact(json.dumps({"schema": SCHEMA, **value}, default=str)), file=sys.stdout)  # noqa: T201 - the one door to stdout
         elif text:
-            self._console(stderr=False).print(text, highlight=False, soft_wrap=True)
+            self._console(stderr=False).print(redact(text), highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table on stdout; nothing under --json, where `result` carries the same data."""
@@ -50,34 +51,41 @@ class Output:
             side: Literal["left", "right"] = "left" if number == 0 or pairs else "right"
             table.add_column(column, justify=side, overflow="fold")
         for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
+            table.add_row(*("" if cell is None else redact(str(cell)) for cell in row))
         self._console(stderr=False).print(table)
 
     def say(self, text: str) -> None:
         """Remark on what is being done."""
         if not self.quiet:
-            self._console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console(stderr=True).print(
+                redact(text), highlight=False, markup=False, soft_wrap=True
+            )
 
     def warn(self, text: str) -> None:
         """Warn; --quiet does not silence it."""
         self._console(stderr=True).print(
-            f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True
+            f"warning: {redact(text)}",
+            style="yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
 
     def error(self, error: KagflowError) -> None:
         """Print what went wrong and the way to mend it."""
+        message, hint = redact(error.message), redact(error.hint)
         console = self._console(stderr=True)
         console.print(
-            f"error: {error.message}",
+            f"error: {message}",
             style="bold red",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
-        if error.hint:
-            console.print(f"  -> {error.hint}", highlight=False, markup=False, soft_wrap=True)
+        if hint:
+            console.print(f"  -> {hint}", highlight=False, markup=False, soft_wrap=True)
         if self.json_mode:
-            told = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            told = {"error": message, "hint": hint, "exit_code": error.exit_code}
             self.result(told)
 
     def progress(self) -> Bars:
@@ -125,7 +133,7 @@ class Bars:
     def note(self, text: str) -> None:
         """Say one line beside the bar."""
         if self._bars is not None and not self._out.quiet:
-            self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bars.console.print(redact(text), highlight=False, markup=False, soft_wrap=True)
         else:
             self._out.say(text)
 

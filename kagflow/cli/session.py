@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import typer
 from kagflow import workspace
 from kagflow.errors import KagflowError, UsageError
 from kagflow.output import Output
+from kagflow.redaction import hide, redact
+from kagflow.ship import credentials
 
 P = ParamSpec("P")
 SHARED = "Before or after any command: --json  --quiet  --debug  --profile kaggle|local"
@@ -87,18 +90,30 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         given = getattr(kwargs["context"], "obj", None)
         settings = given if isinstance(given, Settings) else Settings()
         out = Output(json_mode=settings.json_mode, quiet=settings.quiet)
+        _hide_credentials()
         try:
             command(*args, **kwargs)
         except KagflowError as error:
             if settings.debug:
-                traceback.print_exc()
+                sys.stderr.write(redact(traceback.format_exc()))
             out.error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             out.warn("interrupted; nothing is lost, the same command continues")
             raise typer.Exit(INTERRUPTED) from None
+        except Exception:
+            trace = traceback.format_exc()
+            if redact(trace) == trace:
+                raise
+            sys.stderr.write(redact(trace))
+            raise typer.Exit(1) from None
 
     return inner
+
+
+def _hide_credentials() -> None:
+    for credential in credentials.live():
+        hide(credential.secret, credential.username)
 
 
 def sole(words: Sequence[str], what: str) -> str | None:

@@ -15,6 +15,7 @@ from kagflow.ship.remote_competitions import CompetitionCalls
 from kagflow.ship.remote_datasets import DatasetCalls
 from kagflow.ship.remote_kernels import KernelCalls
 from kagflow.ship.remote_transport import Transport, is_loopback
+from kagflow.ship.remote_types import words
 
 LOCAL_URL = "KAGFLOW_LOCAL_URL"
 
@@ -54,12 +55,12 @@ class Remote(CompetitionCalls, DatasetCalls, KernelCalls):
         """
         if self._account is None:
             answer = self.rpc("security", "introspect_token", {"token": self.credential.secret})
-            if not answer.get("active") or not answer.get("username"):
+            if answer.get("active") is not True or not words(answer.get("username")):
                 raise AuthError(
                     f"Kaggle does not accept the token from {self.credential.source}",
-                    hint="create a new one on https://www.kaggle.com/settings",
+                    hint=self.credential.mend,
                 )
-            self._account = str(answer["username"])
+            self._account = words(answer["username"])
         return self._account
 
 
@@ -86,4 +87,4 @@ def _local(url: str | None) -> tuple[str, Credential]:
     credential = credentials.LOCAL
     if parts.password:
         credential = Credential("key", parts.password, "the local server", parts.username)
-    return base.rstrip("/") + "/api", credential
+    return base.rstrip("/").removesuffix("/api") + "/api", credential

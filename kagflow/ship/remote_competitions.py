@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kagflow.errors import RemoteError
+from kagflow.errors import KagflowError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship.remote_download import Download
-from kagflow.ship.remote_errors import ForbiddenError, MissingError
+from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
 from kagflow.ship.remote_rpc import Calls
 from kagflow.ship.remote_types import (
     UNKNOWN,
@@ -19,8 +20,11 @@ from kagflow.ship.remote_types import (
     Limits,
     RemoteFile,
     Submission,
+    count,
     moment,
     score,
+    size_of,
+    words,
 )
 
 SITE = "https://www.kaggle.com"
@@ -34,20 +38,22 @@ class CompetitionCalls(Calls):
         try:
             answer = self.rpc("competitions", "get_competition", {"competitionName": slug})
         except (MissingError, ForbiddenError) as error:
+            near = self._nearest(slug)
             raise MissingError(
                 f"no competition '{slug}' for this account ({error.message})",
-                hint=f"compare the slug with the address of its page, {SITE}/competitions/{slug}",
+                hint=(f"did you mean {' or '.join(near)}? " if near else "")
+                + f"Compare the slug with the address of its page, {SITE}/competitions/{slug}",
             ) from None
         return CompetitionInfo(
             slug=slug,
-            title=str(answer.get("title", slug)),
-            url=str(answer.get("url", "")),
-            host=str(answer.get("hostName", "")),
-            metric=str(answer.get("evaluationMetric", "")),
+            title=words(answer.get("title")) or slug,
+            url=words(answer.get("url")),
+            host=words(answer.get("hostName")),
+            metric=words(answer.get("evaluationMetric")),
             entered=bool(answer.get("userHasEntered")),
             kernels_only=bool(answer.get("isKernelsSubmissionsOnly")),
             closed=bool(answer.get("submissionsDisabled")),
-            daily_submissions=int(answer.get("maxDailySubmissions") or 0),
+            daily_submissions=count(answer.get("maxDailySubmissions")),
             deadline=moment(answer.get("deadline")),
         )
 
@@ -56,7 +62,7 @@ class CompetitionCalls(Calls):
         fields = {"competitionName": slug}
         with _Entry(self, slug):
             items = list(self.pages("competitions", "list_data_files", fields, "files"))
-        return tuple(RemoteFile(str(item.get("name", "")), _size(item)) for item in items)
+        return tuple(RemoteFile(words(item.get("name")), size_of(item)) for item in items)
 
     def download(
         self,
@@ -83,7 +89,8 @@ class CompetitionCalls(Calls):
         `message` must be unique to this submission: a lost answer is looked up by it.
         """
         owner, _, name = kernel.partition("/")
-        before = {item.ref for item in self.submissions(slug)}
+        with _Entry(self, slug):
+            before = {item.ref for item in self.submissions(slug)}
         fields = {
             "competitionName": slug,
             "kernelOwner": owner,
@@ -95,18 +102,17 @@ class CompetitionCalls(Calls):
 
         def once() -> int:
             answer = self.rpc("competitions", "create_code_submission", fields)
-            ref = int(answer.get("ref") or 0)
-            if not ref:
-                raise RemoteError(
-                    f"submission not accepted: {answer.get('message') or 'no reason'}"
-                )
+            ref = count(answer.get("ref"))
+            if ref <= 0:
+                raise RemoteError(f"submission not accepted: {said(answer) or 'no reason'}")
             return ref
 
         def look_up() -> int | None:
             new = [item.ref for item in self.submissions(slug) if item.description == message]
             return max((ref for ref in new if ref not in before), default=None)
 
-        return self.write(once, look_up)
+        with _Entry(self, slug):
+            return self.write(once, look_up)
 
     def submission(self, ref: int) -> Submission:
         """Return one submission; PENDING where Kaggle does not know it yet."""
@@ -129,9 +135,9 @@ class CompetitionCalls(Calls):
         # A limit of nought is sent as nothing at all, so only a non-empty answer speaks.
         known = left is not None or bool(answer)
         return Limits(
-            int(answer.get("numToday") or 0),
-            int(answer.get("numTotal") or 0),
-            int(left or 0) if known else None,
+            count(answer.get("numToday")),
+            count(answer.get("numTotal")),
+            count(left) if known else None,
         )
 
     def leaderboard(self, slug: str) -> tuple[LeaderboardRow, ...]:
@@ -141,12 +147,21 @@ class CompetitionCalls(Calls):
         )
         return tuple(
             LeaderboardRow(
-                str(item.get("teamName", "")),
+                words(item.get("teamName")),
                 score(item.get("score")),
                 moment(item.get("submissionDate")),
             )
             for item in items
         )
+
+    def _nearest(self, slug: str) -> list[str]:
+        fields = {"group": "COMPETITION_LIST_TAB_ENTERED"}
+        try:
+            found = list(self.pages("competitions", "list_competitions", fields, "competitions"))
+        except KagflowError:
+            return []
+        own = [words(item.get("ref")).rstrip("/").rpartition("/")[2] for item in found]
+        return difflib.get_close_matches(slug, own, n=3)
 
 
 class _Entry:
@@ -169,7 +184,7 @@ class _Entry:
                 "then run the same command again",
             ) from None
         raise RemoteError(
-            f"{self._slug}: the data is refused although the rules are accepted ({error.message})",
+            f"{self._slug}: refused although the rules are accepted ({error.message})",
             hint="is the account's phone verified, and is the competition still open?",
         ) from None
 
@@ -181,18 +196,13 @@ def link_of(answer: Any) -> str:
     return answer
 
 
-def _size(item: dict[str, Any]) -> int | None:
-    size = item.get("totalBytes")
-    return int(size) if size is not None else None
-
-
 def _submission(item: dict[str, Any]) -> Submission:
     return Submission(
-        ref=int(item.get("ref") or 0),
-        status=str(item.get("status") or UNKNOWN),
+        ref=count(item.get("ref")),
+        status=words(item.get("status")) or UNKNOWN,
         public=score(item.get("publicScore")),
         private=score(item.get("privateScore")),
-        description=str(item.get("description") or ""),
-        error=str(item.get("errorDescription") or ""),
+        description=words(item.get("description")),
+        error=words(item.get("errorDescription")),
         at=moment(item.get("date")),
     )

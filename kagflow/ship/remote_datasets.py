@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kagflow.errors import DataError, NetworkError, RemoteError, UsageError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship.remote_errors import ForbiddenError, MissingError
+from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
 from kagflow.ship.remote_rpc import Calls
-from kagflow.ship.remote_types import UNKNOWN, DatasetInfo, DatasetVersion, RemoteFile
+from kagflow.ship.remote_types import (
+    UNKNOWN,
+    DatasetInfo,
+    DatasetVersion,
+    RemoteFile,
+    count,
+    rows,
+    size_of,
+    words,
+)
 from kagflow.ship.remote_upload import Upload
 
 LICENSE = "CC0-1.0"
 DEAD = frozenset({"FAILED", "DELETED"})
+BUSY = frozenset(
+    {
+        "NOT_YET_PERSISTED",
+        "BLOBS_RECEIVED",
+        "BLOBS_DECOMPRESSED",
+        "BLOBS_COPIED_TO_SDS",
+        "INDIVIDUAL_BLOBS_COMPRESSED",
+        "REPROCESSING",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -41,15 +61,15 @@ class DatasetCalls(Calls):
             return None
         return DatasetInfo(
             ref=ref,
-            description=str(answer.get("description") or ""),
-            current=int(answer.get("currentVersionNumber") or 0),
+            description=words(answer.get("description")),
+            current=count(answer.get("currentVersionNumber")),
             versions=tuple(
                 DatasetVersion(
-                    int(item.get("versionNumber") or 0),
-                    str(item.get("versionNotes") or ""),
-                    str(item.get("status") or UNKNOWN),
+                    count(item.get("versionNumber")),
+                    words(item.get("versionNotes")),
+                    words(item.get("status")) or UNKNOWN,
                 )
-                for item in answer.get("versions") or []
+                for item in rows(answer, "versions")
             ),
         )
 
@@ -57,9 +77,7 @@ class DatasetCalls(Calls):
         """Return the files of one version, all pages."""
         fields = {**_named(ref), "datasetVersionNumber": version}
         items = self.pages("datasets", "list_dataset_files", fields, "datasetFiles")
-        return tuple(
-            RemoteFile(str(item.get("name", "")), item.get("totalBytes")) for item in items
-        )
+        return tuple(RemoteFile(words(item.get("name")), size_of(item)) for item in items)
 
     def dataset_status(self, ref: str) -> str:
         """Return the newest version's state as sent; UNKNOWN where none came."""
@@ -68,7 +86,7 @@ class DatasetCalls(Calls):
         except (MissingError, ForbiddenError):
             # Both come while Kaggle still works on a new dataset.
             return UNKNOWN
-        return str(answer.get("status") or UNKNOWN)
+        return words(answer.get("status")) or UNKNOWN
 
     def dataset_create_or_version(self, push: DatasetPush, *, progress: Progress = QUIET) -> int:
         """Upload a flat folder as a new version and return its number.
@@ -94,25 +112,48 @@ class DatasetCalls(Calls):
         takes too long: the same command then waits on.
         """
         progress.start(f"wait for dataset {push.ref}")
-        ends, wait = time.monotonic() + limit_s, 0.2
         try:
-            while not self._live(push.ref, version):
-                if time.monotonic() > ends:
-                    raise NetworkError(
-                        f"dataset {push.ref} is not ready after {limit_s / 60:.0f} minutes",
-                        hint="run the same command again: it waits on",
-                    )
-                self.transport.sleep(wait)
-                wait = min(20.0, wait * 1.5)
+            self._until(lambda: self._live(push.ref, version), f"dataset {push.ref}", limit_s)
         finally:
             progress.finish()
         self._compare(push, version)
 
     def _send(self, push: DatasetPush, uploads: list[Upload], before: int) -> int:
         tokens = [{"token": upload.run()} for upload in uploads]
-        self.write(lambda: self._make(push, tokens, before), lambda: self._look_up(push, before))
+        if before:
+            self._rest(push.ref, lambda state: state not in BUSY)
+        try:
+            self._make_once(push, tokens, before)
+        except ForbiddenError as error:
+            # Kaggle denies a new version while it still works on the one before.
+            if not before or self.dataset_status(push.ref) in {"READY", *DEAD}:
+                raise RemoteError(
+                    f"dataset {push.ref}: Kaggle lets this account not write it ({error.message})",
+                    hint="does it belong to another account? The credential is from "
+                    f"{self.transport.credential.source}",
+                ) from None
+            self._rest(push.ref, lambda state: state in {"READY", *DEAD})
+            self._make_once(push, tokens, before)
         # An accepted version may not be listed yet; `dataset_wait` waits for its number.
         return self._look_up(push, before) or before + 1
+
+    def _make_once(self, push: DatasetPush, tokens: list[dict[str, str]], before: int) -> None:
+        self.write(lambda: self._make(push, tokens, before), lambda: self._look_up(push, before))
+
+    def _rest(self, ref: str, rests: Callable[[str], bool], limit_s: float = 3600) -> None:
+        """Wait until what Kaggle does to the newest version has come to rest."""
+        self._until(lambda: rests(self.dataset_status(ref)), f"dataset {ref}", limit_s)
+
+    def _until(self, done: Callable[[], bool], what: str, limit_s: float) -> None:
+        ends, wait = time.monotonic() + limit_s, 0.2
+        while not done():
+            if time.monotonic() > ends:
+                raise NetworkError(
+                    f"{what} is not ready after {limit_s / 60:.0f} minutes",
+                    hint="run the same command again: it waits on",
+                )
+            self.transport.sleep(wait)
+            wait = min(20.0, wait * 1.5)
 
     def _make(self, push: DatasetPush, tokens: list[dict[str, str]], before: int) -> int:
         if before:
@@ -135,14 +176,20 @@ class DatasetCalls(Calls):
                 },
             )
         if answer.get("error"):
-            raise RemoteError(f"dataset {push.ref} refused: {answer['error']}")
+            raise RemoteError(
+                f"dataset {push.ref} refused: {said(answer)}",
+                hint=f"see https://www.kaggle.com/datasets/{push.ref}; one that was made a moment "
+                "ago may not be visible yet: then run the same command again",
+            )
         return before + 1
 
     def _look_up(self, push: DatasetPush, before: int) -> int | None:
         info = self.dataset(push.ref)
         if info is None or info.current <= before:
             return None
-        return info.version_with(push.mark) or info.current
+        found = info.version_with(push.mark)
+        # Where versions are listed, one without the mark is somebody else's.
+        return found if found or info.versions else info.current
 
     def _live(self, ref: str, version: int) -> bool:
         status = self.dataset_status(ref)

@@ -17,7 +17,7 @@ from kagflow import durable
 from kagflow.errors import DataError, NetworkError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import remote_errors
-from kagflow.ship.remote_transport import ATTEMPTS, Transport, pause, retry_after
+from kagflow.ship.remote_transport import ATTEMPTS, Transport, pause
 from kagflow.ship.remote_types import Downloaded
 
 CHUNK = 1 << 16  # what a broken connection loses at most
@@ -133,7 +133,7 @@ class Download:
         status = response.status_code
         self._failure = f"status {status}"
         if status in remote_errors.RETRIED:
-            self.transport.sleep(min(retry_after(response) or 0.0, 60.0))
+            self.transport.sleep(min(remote_errors.retry_after(response) or 0.0, 60.0))
         elif status not in EXPIRED:
             raise RemoteError(f"{self.target.name}: the download link answered {status}")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kagflow.errors import AuthError, KagflowError, NetworkError, RemoteError
+from kagflow.redaction import redact
 
 if TYPE_CHECKING:
     import requests
@@ -24,6 +27,15 @@ class ForbiddenError(RemoteError):
     """Report a 403, which Kaggle sends for many reasons; the caller tells them apart."""
 
 
+class BusyError(NetworkError):
+    """Report that the server did not serve this time; `after` seconds is what it asked for."""
+
+    def __init__(self, message: str, *, hint: str, status: int, after: float | None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.after = after
+
+
 def message_of(response: requests.Response) -> str:
     """Return the server's own words: flat, nested or plain text, at most 300 characters."""
     text = response.text
@@ -31,20 +43,46 @@ def message_of(response: requests.Response) -> str:
         body: Any = json.loads(text)
     except ValueError:
         plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
-        return plain[:300] or response.reason or "no text"
+        return redact(plain[:300]) or response.reason or "no text"
     return said(body) or response.reason or "no text"
 
 
+def retry_after(response: requests.Response) -> float | None:
+    """Return the seconds that a Retry-After header asks for (number or HTTP date).
+
+    A date is read against the server's own clock where it sends one.
+    """
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    at = _date(text)
+    if at is None:
+        return None
+    now = _date(response.headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (at - now).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        at = email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 def said(body: Any) -> str:
-    """Return the message of an error body: `{"message"}` or `{"error": {"message"}}`."""
+    """Return the message of an error body: `{"message"}` or `{"error": {"message"}}`.
+
+    Live secrets are cut out of it.
+    """
     if not isinstance(body, dict):
-        return str(body)[:300]
+        return redact(str(body)[:300])
     inner = body.get("error")
     if isinstance(inner, dict):
         body = inner
     elif isinstance(inner, str):
-        return inner[:300]
-    return str(body.get("message") or "")[:300]
+        return redact(inner[:300])
+    return redact(str(body.get("message") or "")[:300])
 
 
 def from_response(
@@ -52,18 +90,20 @@ def from_response(
 ) -> KagflowError:
     """Return the error that fits a refusing answer; `what` says what was being done."""
     status = response.status_code
-    text = f"{what}: Kaggle answered {status}: {credential.redact(message_of(response))}"
+    text = f"{what}: Kaggle answered {status}: {message_of(response)}"
     if status == 401:
         return AuthError(
             f"{text} (credential: {credential.source})",
-            hint="create a new token on https://www.kaggle.com/settings; the order is "
-            "KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME with KAGGLE_KEY, "
-            "kaggle.json",
+            hint=credential.mend,
         )
     if status == 403:
         return ForbiddenError(text, hint="is the name right, and may this account see it?")
     if status == 404:
         return MissingError(text, hint="check the name; a private thing looks missing too")
     if status in RETRIED:
-        return NetworkError(text, hint="run the same command again in a while")
+        after = retry_after(response)
+        when = "in a while" if after is None else f"in {after:.0f} seconds"
+        return BusyError(
+            text, hint=f"run the same command again {when}", status=status, after=after
+        )
     return RemoteError(text)

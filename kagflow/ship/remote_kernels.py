@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ import requests
 from kagflow.errors import DataError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship.remote_download import Download
-from kagflow.ship.remote_errors import ForbiddenError, MissingError
+from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
 from kagflow.ship.remote_rpc import Calls
 from kagflow.ship.remote_types import (
     UNKNOWN,
@@ -22,8 +23,12 @@ from kagflow.ship.remote_types import (
     Pushed,
     Quota,
     QuotaView,
+    count,
+    inner,
     moment,
+    rows,
     seconds,
+    words,
 )
 
 END_OF_LOG = "END_OF_LOG"
@@ -55,8 +60,9 @@ class KernelCalls(Calls):
             answer = self.rpc("kernels", "get_kernel", _named(ref))
         except (MissingError, ForbiddenError):
             return 0, ""
-        metadata, blob = answer.get("metadata") or {}, answer.get("blob") or {}
-        return int(metadata.get("currentVersionNumber") or 0), str(blob.get("source") or "")
+        source = inner(answer, "blob").get("source")
+        number = count(inner(answer, "metadata").get("currentVersionNumber"))
+        return number, source if isinstance(source, str) else ""
 
     def kernel_status(self, ref: str, version: int) -> KernelStatus:
         """Return the state of exactly this version; one that is not visible yet is UNKNOWN."""
@@ -66,7 +72,7 @@ class KernelCalls(Calls):
         except MissingError:
             return KernelStatus(UNKNOWN, "")
         return KernelStatus(
-            str(answer.get("status") or UNKNOWN), str(answer.get("failureMessage") or "")
+            words(answer.get("status")) or UNKNOWN, words(answer.get("failureMessage"))
         )
 
     def kernel_log(self, ref: str, version: int) -> tuple[LogLine, ...]:
@@ -126,37 +132,29 @@ class KernelCalls(Calls):
             if key.startswith("invalid") and key != "invalidTags" and answer[key]
         }
         if answer.get("error"):
-            raise RemoteError(f"kernel {push.ref} refused: {answer['error']}")
+            raise RemoteError(f"kernel {push.ref} refused: {said(answer)}", hint=_later(answer))
         if invalid:
             raise RemoteError(
                 f"kernel {push.ref} was started without some of its inputs: {invalid}",
                 hint="stop it on its page; nothing can stop it from here",
             )
-        version = int(answer.get("versionNumber") or 0)
-        if not version:
+        version = count(answer.get("versionNumber"))
+        if version <= 0:
             raise RemoteError(f"kernel {push.ref}: the push was answered without a version")
-        return Pushed(_ref(answer, push.ref), version, str(answer.get("url") or ""))
+        return Pushed(_ref(answer, push.ref), version, words(answer.get("url")))
 
     def _output_pages(self, ref: str, version: int) -> tuple[list[tuple[str, str]], str]:
         files: list[tuple[str, str]] = []
-        log, token = "", ""
-        while True:
-            fields = {**_named(ref), "versionLabel": f"v{version}", "pageSize": 200}
-            try:
-                answer = self.rpc(
-                    "kernels", "list_kernel_session_output", {**fields, "pageToken": token}
-                )
-            except MissingError:
-                return files, log
-            log = str(answer.get("log") or log)
-            files += [
-                (str(item.get("fileName", "")), str(item.get("url", "")))
-                for item in answer.get("files") or []
-            ]
-            following = str(answer.get("nextPageToken") or "")
-            if not following or following == token:
-                return files, log
-            token = following
+        log = ""
+        fields = {**_named(ref), "versionLabel": f"v{version}"}
+        with contextlib.suppress(MissingError):
+            for answer in self.answers("kernels", "list_kernel_session_output", fields):
+                log = words(answer.get("log")) or log
+                files += [
+                    (words(item.get("fileName")), words(item.get("url")))
+                    for item in rows(answer, "files")
+                ]
+        return files, log
 
 
 def save_fields(push: KernelPush) -> dict[str, Any]:
@@ -171,7 +169,7 @@ def save_fields(push: KernelPush) -> dict[str, Any]:
         "enableInternet": False,
         "machineShape": push.machine_shape,
         "datasetDataSources": list(push.datasets),
-        "competitionDataSources": [push.competition],
+        "competitionDataSources": [push.competition] if push.competition else [],
         "kernelDataSources": [],
         "modelDataSources": [],
         "sessionTimeoutSeconds": push.timeout_s,
@@ -183,21 +181,31 @@ def _named(ref: str) -> dict[str, str]:
     return {"userName": owner, "kernelSlug": slug}
 
 
+def _later(answer: dict[str, Any]) -> str:
+    """Return what to do about Kaggle's own words of refusal (texts seen in the field)."""
+    text = said(answer).lower()
+    if "session count" in text:
+        return "wait until a running kernel ends, then run the same command again"
+    if "quota" in text:
+        return "kagflow quota says when the hours renew"
+    return ""
+
+
 def _ref(answer: dict[str, Any], asked: str) -> str:
     # The server slugs from the title, so the answer and not the request says where it went.
-    parts = [part for part in str(answer.get("ref") or "").split("/") if part]
+    parts = [part for part in words(answer.get("ref")).split("/") if part]
     return "/".join(parts[-2:]) if len(parts) >= 2 else asked
 
 
 def _log(text: str) -> tuple[LogLine, ...]:
     try:
         items = json.loads(text) if text.strip() else []
-    except ValueError:
+    except (ValueError, RecursionError):
+        items = None
+    if not isinstance(items, list):
         return tuple(LogLine(0.0, "stdout", line) for line in text.splitlines())
     return tuple(
-        LogLine(
-            seconds(item.get("time")), str(item.get("stream_name", "")), str(item.get("data", ""))
-        )
+        LogLine(seconds(item.get("time")), words(item.get("stream_name")), words(item.get("data")))
         for item in items
         if isinstance(item, dict)
     )

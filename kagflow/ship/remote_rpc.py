@@ -8,10 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kagflow.errors import KagflowError, NetworkError
-from kagflow.ship.remote_transport import Transport, pause
+from kagflow.errors import NetworkError
+from kagflow.ship.remote_errors import BusyError
+from kagflow.ship.remote_transport import BUDGET, Transport, pause
+from kagflow.ship.remote_types import rows, words
 
 PAGE = 200
+WRITES = 3  # times that a write is sent at most
+LOOKS = 3  # looks for a write whose fate is not known
 Result = TypeVar("Result")
 
 
@@ -32,32 +36,55 @@ class Calls:
         self, service: str, method: str, fields: dict[str, Any], key: str
     ) -> Iterator[dict[str, Any]]:
         """Yield every item of a listing, to its last page."""
-        token = ""
+        for answer in self.answers(service, method, fields):
+            yield from rows(answer, key)
+
+    def answers(
+        self, service: str, method: str, fields: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield every page of a listing; a server that repeats a page's token ends it."""
+        token, seen = "", {""}
         while True:
             page = {**fields, "pageSize": PAGE, **({"pageToken": token} if token else {})}
             answer = self.rpc(service, method, page)
-            yield from answer.get(key) or []
-            following = answer.get("nextPageToken") or ""
-            if not following or following == token:
+            yield answer
+            token = words(answer.get("nextPageToken"))
+            if token in seen:
                 return
-            token = following
+            seen.add(token)
 
     def write(self, once: Callable[[], Result], look_up: Callable[[], Result | None]) -> Result:
         """Do a write whose answer may be lost: before each repeat, look whether it happened.
 
-        Raises what the last attempt raised.
+        After a 429 nothing has happened, and one look is enough; else what was accepted may take
+        a while to show. Raises what the last attempt raised.
         """
-        failure: KagflowError = NetworkError("not tried")
-        for attempt in range(1, 4):
+        failure = NetworkError("not tried")
+        for attempt in range(1, WRITES + 1):
             try:
                 return once()
             except NetworkError as error:
                 failure = error
-            self.transport.sleep(pause(attempt))
-            found = look_up()
+            found = self._look(failure, pause(attempt), look_up)
             if found is not None:
                 return found
         raise failure
+
+    def _look(
+        self, failure: NetworkError, wait: float, look_up: Callable[[], Result | None]
+    ) -> Result | None:
+        looks = LOOKS
+        if isinstance(failure, BusyError):
+            looks = 1 if failure.status == 429 else LOOKS
+            wait = wait if failure.after is None else failure.after
+        if wait > BUDGET:
+            raise failure
+        for look in range(looks):
+            self.transport.sleep(wait if look == 0 else pause(look + 1))
+            found = look_up()
+            if found is not None:
+                return found
+        return None
 
 
 @lru_cache

@@ -7,20 +7,19 @@ SDK's decoder turns a missing status into the first of its enum and fails on an 
 
 from __future__ import annotations
 
-import email.utils
 import ipaddress
 import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 import kagflow
-from kagflow.errors import NetworkError, RefusedError, RemoteError
+from kagflow.errors import KagflowError, NetworkError, RefusedError, RemoteError
+from kagflow.redaction import hide
 from kagflow.ship import remote_errors
 from kagflow.ship.credentials import Credential
 
@@ -47,6 +46,7 @@ class Transport:
         self.credential = credential
         self.loopback_only = loopback_only
         self.sleep = sleep
+        hide(credential.secret, credential.username)
         self._api = _session()
         # Signed links must never see the credential.
         self._storage = _session()
@@ -69,7 +69,9 @@ class Transport:
             attempts=ATTEMPTS if method.startswith(READS) else 1,
         )
         if response.status_code in REDIRECTS:
-            link = urljoin(url, response.headers.get("Location", ""))
+            if "Location" not in response.headers:
+                raise RemoteError(f"{method}: Kaggle gave no link")
+            link = urljoin(url, response.headers["Location"])
             self.check(link)
             return link
         if response.status_code >= 400:
@@ -80,7 +82,9 @@ class Transport:
         """Open the one GET of the protocol: a kernel's log as server-sent events."""
         url = f"{self.base}/v1/{path}"
         self.check(url)
-        return self._api.get(url, params=dict(params), timeout=TIMEOUT, stream=True)
+        return self._api.get(
+            url, params=dict(params), timeout=TIMEOUT, stream=True, allow_redirects=False
+        )
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> requests.Response:
         """Open a signed link for streaming, without the credential; redirects are checked."""
@@ -97,7 +101,9 @@ class Transport:
                 return response
             response.close()
             url = urljoin(url, response.headers["Location"])
-        raise NetworkError(f"{_where(url)} redirects without end")
+        raise NetworkError(
+            f"{_where(url)} redirects without end", hint="run the same command again"
+        )
 
     def put(self, url: str, body: Any, headers: Mapping[str, str]) -> requests.Response:
         """Put bytes to an upload link, without the credential."""
@@ -113,33 +119,43 @@ class Transport:
 
         Raises NetworkError after the last attempt, or at once where the wait would be too long.
         """
-        started = time.monotonic()
+        started, waited = time.monotonic(), 0.0
         for attempt in range(1, attempts + 1):
             asked = None
             try:
                 response = once()
             except requests.RequestException as error:
-                failure = NetworkError(
+                failure: KagflowError = NetworkError(
                     f"{what}: no answer from {_where(self.base)} ({type(error).__name__})",
                     hint="check the connection and run the same command again",
                 )
             else:
                 if response.status_code not in remote_errors.RETRIED or attempt == attempts:
                     return response
-                asked = retry_after(response)
-                failure = NetworkError(f"{what}: {_where(self.base)} is too busy to answer")
+                failure = remote_errors.from_response(response, what, credential=self.credential)
+                asked = remote_errors.retry_after(response)
             wait = pause(attempt) if asked is None else asked
-            if attempt == attempts or time.monotonic() - started + wait > BUDGET:
+            spent = max(waited, time.monotonic() - started)
+            if attempt == attempts or spent + wait > BUDGET:
                 raise failure
+            waited += wait
             self.sleep(wait)
         raise NetworkError(f"{what}: not tried")
 
     def check(self, url: str) -> None:
-        """Raise RefusedError where the local profile would leave this machine."""
+        """Raise RefusedError where the local profile would leave this machine.
+
+        Elsewhere a link must be as safe as the endpoint: never http after https.
+        """
         if self.loopback_only and not is_loopback(url):
             raise RefusedError(
                 f"the local profile talks to this machine only, not to {_where(url)}",
                 hint="unset KAGFLOW_LOCAL_URL, or use --profile kaggle",
+            )
+        if self.base.startswith("https:") and urlsplit(url).scheme != "https":
+            raise RefusedError(
+                f"{_where(self.base)} gave a link without encryption, to {_where(url)}",
+                hint="is something between this machine and Kaggle? Try another network",
             )
 
     def _post(self, url: str, body: dict[str, Any]) -> requests.Response:
@@ -154,21 +170,20 @@ class Transport:
         if not isinstance(body, dict):
             raise NetworkError(
                 f"{method}: {_where(self.base)} answered with something that is not JSON "
-                "(a sign-in page of the network?)"
+                "(a sign-in page of the network?)",
+                hint="open a web page to sign in to the network, then run the same command again",
             )
         # Some refusals travel as 200 with an error body.
         if isinstance(body.get("code"), int) and body["code"] >= 400:
-            raise RemoteError(f"{method}: {self.credential.redact(remote_errors.said(body))}")
+            raise RemoteError(f"{method}: {remote_errors.said(body)}")
         return body
 
 
 def is_loopback(url: str) -> bool:
     """Tell whether a URL can only reach this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -176,21 +191,6 @@ def is_loopback(url: str) -> bool:
 def pause(attempt: int) -> float:
     """Return seconds of full-jitter back-off: uniform in 0..min(60, 2^attempt)."""
     return random.uniform(0, min(LONGEST_WAIT, 2.0**attempt))  # noqa: S311  not a secret
-
-
-def retry_after(response: requests.Response) -> float | None:
-    """Return the seconds that a Retry-After header asks for (number or HTTP date)."""
-    text = response.headers.get("Retry-After", "").strip()
-    if not text:
-        return None
-    if text.isdigit():
-        return float(text)
-    try:
-        at = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
 def _session() -> requests.Session:
@@ -204,4 +204,4 @@ def _session() -> requests.Session:
 
 def _where(url: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

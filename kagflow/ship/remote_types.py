@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from kagflow.redaction import redact
 
 UNKNOWN = "UNKNOWN"
 
@@ -175,6 +179,36 @@ class LeaderboardRow:
     at: datetime | None
 
 
+def words(value: Any) -> str:
+    """Read a text without live secrets; anything else counts as absent."""
+    return redact(value) if isinstance(value, str) else ""
+
+
+def count(value: Any) -> int:
+    """Read a whole number, which may travel as text; anything else is 0, as if absent."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def rows(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Read a list of objects; what is none of that counts as absent."""
+    items = answer.get(key)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def size_of(item: Mapping[str, Any]) -> int | None:
+    """Read a listed file's bytes, None where the server does not tell."""
+    return None if item.get("totalBytes") is None else count(item["totalBytes"])
+
+
+def inner(answer: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Read an object inside another; anything else counts as an empty one."""
+    found = answer.get(key)
+    return found if isinstance(found, dict) else {}
+
+
 def moment(text: Any) -> datetime | None:
     """Read Kaggle's `YYYY-MM-DDTHH:MM:SS.mmmZ`; None for nothing or for another form."""
     if not isinstance(text, str) or not text:
@@ -191,14 +225,16 @@ def seconds(text: Any) -> float:
     if isinstance(text, timedelta):
         return text.total_seconds()
     try:
-        return float(str(text or "0").rstrip("s"))
+        number = float(str(text or "0").rstrip("s"))
     except ValueError:
         return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def score(text: Any) -> float | None:
     """Read a score; Kaggle sends `""` until there is one."""
     try:
-        return float(text)
-    except (TypeError, ValueError):
+        number = float(text)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None

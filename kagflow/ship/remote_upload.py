@@ -18,7 +18,7 @@ from kagflow.errors import NetworkError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import remote_errors
 from kagflow.ship.remote_rpc import Calls
-from kagflow.ship.remote_transport import pause, retry_after
+from kagflow.ship.remote_transport import pause
 
 ATTEMPTS = 8
 SESSION_S = 6 * 86400.0  # Kaggle forgets an upload after a week
@@ -70,14 +70,18 @@ class Upload:
 
     def _run(self, size: int) -> str:
         token, url, offset = self._resume(size) or (*self._begin(size), 0)
-        for attempt in range(1, ATTEMPTS + 1):
+        attempt, best = 0, offset
+        while attempt < ATTEMPTS:
             if offset == size > 0 or self._put(url, offset, size):
                 return token
+            attempt += 1
             self.calls.transport.sleep(pause(attempt))
             sent = self._sent(url, size)
             if sent is None:
                 token, url = self._begin(size)
             offset = sent or 0
+            if offset > best:
+                attempt, best = 0, offset
         raise NetworkError(
             f"{self.path.name}: upload broke off {ATTEMPTS} times",
             hint="run the same command again",
@@ -139,9 +143,10 @@ class Upload:
         if status in DONE:
             return True
         if status in remote_errors.RETRIED:
-            self.calls.transport.sleep(min(retry_after(response) or 0.0, 60.0))
+            self.calls.transport.sleep(min(remote_errors.retry_after(response) or 0.0, 60.0))
             return False
-        if status in {308, 404, 410}:
+        # A link that has expired answers with one of these; a new one is asked for.
+        if status in {308, 401, 403, 404, 410}:
             return False
         raise RemoteError(
             f"{self.path.name}: upload answered {status}: {remote_errors.message_of(response)}"
@@ -159,5 +164,5 @@ class Upload:
             return size
         if response.status_code == 308:
             match = RANGE.fullmatch(response.headers.get("Range", "").strip())
-            return int(match[1]) + 1 if match else 0
+            return min(int(match[1]) + 1, size) if match else 0
         return None

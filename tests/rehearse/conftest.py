@@ -98,6 +98,8 @@ def kaggle(kaggle_store, tmp_path_factory):
             "KAGGLE_KEY": key,
             "http_proxy": url,
             "https_proxy": url,
+            # Where another release of the client is tried, it is found here.
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         return process.run(
             [Path(sys.executable).with_name("kaggle"), *words],

@@ -80,4 +80,4 @@ def test_a_broken_key_file_is_named(tmp_path: Path) -> None:
 def test_the_secret_is_never_shown(tmp_path: Path) -> None:
     found = credentials.choose({"KAGGLE_API_TOKEN": TOKEN}, tmp_path)
     assert TOKEN not in repr(found)
-    assert found.redact(f"bad {TOKEN}!") == "bad ***cdef!"
+

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import inspect
-import re
 import sys
 from pathlib import Path
 
@@ -20,17 +18,11 @@ from kagflow.errors import (
     RefusedError,
     RemoteError,
 )
-from kagflow.ship import remote_rpc
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_datasets import DatasetPush
-from kagflow.ship.remote_kernels import save_fields
 from kagflow.ship.remote_transport import is_loopback
 from kagflow.ship.remote_types import KernelPush
 
-COMPETITION = {"competitionName": "steel"}
-KERNEL = {"userName": "ann", "kernelSlug": "k-steel", "versionLabel": "v3"}
-DATASET = {"ownerSlug": "ann", "datasetSlug": "d-steel"}
-PAGES = {"pageSize": 200, "pageToken": "7"}
 PUSH = KernelPush(
     ref="local/kernel-one",
     title="kernel one",
@@ -40,62 +32,6 @@ PUSH = KernelPush(
     machine_shape="NvidiaTeslaT4",
     timeout_s=3600,
 )
-# Every RPC that ship sends, with every field that it fills.
-CONTRACT = [
-    ("competitions", "get_competition", COMPETITION),
-    ("competitions", "list_data_files", COMPETITION | PAGES),
-    ("competitions", "download_data_files", COMPETITION),
-    ("competitions", "list_submissions", COMPETITION | PAGES),
-    ("competitions", "get_submission", {"ref": 7}),
-    ("competitions", "get_submission_limits", COMPETITION),
-    ("competitions", "get_leaderboard", COMPETITION | PAGES),
-    (
-        "competitions",
-        "create_code_submission",
-        COMPETITION
-        | {"kernelOwner": "ann", "kernelSlug": "k", "kernelVersion": 3}
-        | {"fileName": "submission.csv", "submissionDescription": "m"},
-    ),
-    (
-        "blobs",
-        "start_blob_upload",
-        {"type": "DATASET", "name": "a", "contentLength": 3, "lastModifiedEpochSeconds": 9},
-    ),
-    ("datasets", "get_dataset", DATASET),
-    ("datasets", "get_dataset_status", DATASET),
-    ("datasets", "list_dataset_files", DATASET | PAGES | {"datasetVersionNumber": 2}),
-    (
-        "datasets",
-        "create_dataset",
-        {"ownerSlug": "ann", "slug": "d-steel", "title": "d steel", "licenseName": "CC0-1.0"}
-        | {"isPrivate": True, "description": "mark", "files": [{"token": "t"}]},
-    ),
-    (
-        "datasets",
-        "create_dataset_version",
-        DATASET | {"body": {"versionNotes": "mark", "files": [{"token": "t"}]}},
-    ),
-    ("kernels", "save_kernel", {k: v for k, v in save_fields(PUSH).items() if v != []}),
-    ("kernels", "get_kernel", {"userName": "ann", "kernelSlug": "k-steel"}),
-    ("kernels", "get_kernel_session_status", KERNEL),
-    ("kernels", "list_kernel_session_output", KERNEL | PAGES),
-    ("kernels", "get_accelerator_quota_statistics", {}),
-    ("security", "introspect_token", {"token": "t"}),
-]
-
-
-@pytest.mark.parametrize(("service", "method", "fields"), CONTRACT)
-def test_the_installed_sdk_has_every_call_and_field(service, method, fields) -> None:
-    call = getattr(remote_rpc._client_class(service), method)
-    request = inspect.signature(call).parameters["request"].annotation
-    assert request.from_dict(fields).to_dict() == fields
-
-
-def test_the_contract_lists_every_call_of_the_source() -> None:
-    folder = Path(remote_rpc.__file__).parent
-    text = "".join(path.read_text() for path in sorted(folder.glob("remote*.py")))
-    names = r"\(\s*\"(competitions|blobs|datasets|kernels|security)\",\s*\"(\w+)\""
-    assert set(re.findall(names, text)) == {(service, method) for service, method, _ in CONTRACT}
 
 
 def test_import_is_silent_and_light() -> None:
