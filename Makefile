@@ -28,7 +28,7 @@ test-slow: install
 	$(PYTEST) -m slow
 
 test-real: install
-	$(PYTEST) -m real -s
+	OMP_NUM_THREADS=$$(nproc) $(PYTEST) -m real -s
 
 test-gpu: install
 	$(PYTEST) -m gpu

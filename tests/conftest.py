@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Before torch loads: workers that share a machine spin in each other's way with more threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 STRAY = ("KAGGLE_", "KAGFLOW_", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "VERBOSE")
