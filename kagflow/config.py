@@ -106,6 +106,7 @@ class Competition(Closed):
     exclusive: bool = False
     folds: Annotated[int, Field(ge=2)] = 5
     seed: int = 0
+    dirt: Literal["fail", "skip"] = "fail"
     rerun: Literal["hidden", "none", "unknown"] = "unknown"
     default_recipe: str
     finals: int = 2

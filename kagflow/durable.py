@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -67,11 +68,8 @@ def staging(final: Path) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".staging", dir=final.parent))
     try:
         yield beside
-        for folder, _, names in os.walk(beside):
-            for name in names:
-                _fsync_file(Path(folder, name))
-            fsync_dir(Path(folder))
         beside.chmod(0o755)
+        fsync_tree(beside)
         beside.rename(final)
         fsync_dir(final.parent)
     except BaseException:
@@ -79,10 +77,38 @@ def staging(final: Path) -> Iterator[Path]:
         raise
 
 
+def fsync_tree(folder: Path) -> None:
+    """Flush a folder and all below it to disk.
+
+    One call for the whole file system where there is one (Linux): flushing ten thousand files one
+    by one takes ten times as long.
+    """
+    if _syncfs(folder):
+        return
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            _fsync_file(Path(inner, name))
+        fsync_dir(Path(inner))
+
+
 def sha256_file(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _syncfs(folder: Path) -> bool:
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if call(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _fsync_file(path: Path) -> None:

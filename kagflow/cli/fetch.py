@@ -12,20 +12,30 @@ from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session, sole
 
 if TYPE_CHECKING:
-    from kagflow.ship.fetch import Fetched
+    from pathlib import Path
+
+    from kagflow.ship.fetch import Fetched, Wish
+    from kagflow.task.survey import Surveyed
 
 
 @guarded
 def command(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION]")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Unpack only files whose path matches; no folds."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Download again.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file again.")] = False,
 ) -> None:
-    """Download a competition's data, check every label and cut the folds."""
+    """Download a competition's data, check every image and label, and cut the folds."""
+    from kagflow.ship.fetch import Wish
+
     session = open_session(context)
     known = competitions.find(session.workspace, sole(words or [], "competition"))
-    fetched = fetch(session, known, force=force)
-    next_command = session.command("train fold=0")
+    fetched = fetch(session, known, Wish(only, force, verify))
+    next_command = session.command("fetch" if fetched.only else "train fold=0")
     done = "is already here" if fetched.already else "fetched"
     session.out.result(
         {"competition": known.name, **asdict(fetched), "next": next_command},
@@ -34,24 +44,25 @@ def command(
     )
 
 
-def fetch(session: Session, known: Known, *, force: bool = False) -> Fetched:
+def fetch(session: Session, known: Known, wish: Wish | None = None) -> Fetched:
     """Bring a competition's data here and index it."""
     from kagflow.ship import fetch as stage
+    from kagflow.task.survey import Plan
 
     remote = remotes.open_remote(session)
     if session.local:
         local.ensure_registered(session, known)
     data = session.workspace.data(known.name)
+    wish = wish or stage.Wish()
+    progress = session.out.progress()
+    fetched = stage.fetch(remote, known.config.task(), data, wish=wish, progress=progress)
+    if fetched.only:
+        return fetched
     config = known.config
-    fetched = stage.fetch(remote, config.task(), data, progress=session.out.progress(), force=force)
     mini = config.mini if fetched.generated else None
-    stage.index_data(
-        data,
-        config.task(),
-        folds=mini.folds if mini else config.folds,
-        seed=config.seed,
-        progress=session.out.progress(),
-    )
+    plan = Plan(mini.folds if mini else config.folds, config.seed, config.dirt)
+    surveyed = stage.index_data(data, config.task(), plan, progress=progress)
+    _tell_dirt(session, surveyed, data)
     session.workspace.set_active(known.name)
     if mini:
         session.out.say(
@@ -59,3 +70,14 @@ def fetch(session: Session, known: Known, *, force: bool = False) -> Fetched:
             f"'{mini.recipe}' on it"
         )
     return fetched
+
+
+def _tell_dirt(session: Session, surveyed: Surveyed, data: Path) -> None:
+    from kagflow.task.dirt import MEANS
+    from kagflow.task.survey import DIRT
+
+    if surveyed.already or not surveyed.dirt:
+        return
+    cases = "\n".join(f"  {count:6d}  {MEANS[kind]}" for kind, count in surveyed.dirt.items())
+    left = f"; {surveyed.skipped} images are in no fold" if surveyed.skipped else ""
+    session.out.warn(f"the data is not clean{left}:\n{cases}\nevery case: {data / DIRT}")

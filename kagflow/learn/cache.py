@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,25 @@ class Cache:
         return flat.reshape((height, width) if planes == 1 else (height, width, planes))
 
 
+@dataclass(frozen=True)
+class Part:
+    """Name the images that count, None for all, and what is true of them."""
+
+    only: Collection[str] | None
+    labels: Labels
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the image files that count."""
+        files = image_files(folder)
+        return [file for file in files if self.only is None or file.name in self.only]
+
+
 def open_cache(
     data: Path,
     spec: TaskSpec,
     size: Size,
     *,
-    labels: Labels,
+    part: Part,
     folder: Path,
     progress: Progress = QUIET,
 ) -> Cache:
@@ -73,12 +86,12 @@ def open_cache(
 
     Raises DataError naming the file that cannot be decoded.
     """
-    final = folder / _key(data, spec, size)
+    images = part.files(data / spec.train_images)
+    final = folder / _key(data, spec, size, images)
     if not final.is_dir():
-        images = image_files(data / spec.train_images)
         _check_space(folder, size, len(images))
         with durable.staging(final) as beside:
-            _Build(spec, size, labels).write(beside, images, progress)
+            _Build(spec, size, part.labels).write(beside, images, progress)
     return _read(final, len(spec.classes))
 
 
@@ -142,8 +155,9 @@ def data_hash(data: Path) -> str:
     return durable.sha256_file(data / "manifest.json")
 
 
-def _key(data: Path, spec: TaskSpec, size: Size) -> str:
+def _key(data: Path, spec: TaskSpec, size: Size, images: Sequence[Path]) -> str:
     facts: dict[str, Any] = {
+        "images": [image.name for image in images],
         "schema": SCHEMA,
         "data": data_hash(data),
         "labels": durable.sha256_file(data / spec.train_csv),

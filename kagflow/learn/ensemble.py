@@ -79,7 +79,7 @@ def _tune(
     progress: Progress,
 ) -> tuple[Evidence, Found]:
     clusters = {image: cluster for image, (cluster, _) in folds.items()}
-    truth = read_labels(data / spec.train_csv, spec)
+    truth = read_labels(data / spec.train_csv, spec, only=clusters)
     members = [open_member(runs[run]) for run in chosen]
     evidence = gather(members, truth, spec, clusters=clusters, progress=progress)
     # The most probable of exclusive classes is what it is: there is no threshold to find.

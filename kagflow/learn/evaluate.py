@@ -88,7 +88,7 @@ def evaluate_run(
     predicts = str(facts[0]["predicts"])
     judged = replace(spec, kind="classification") if predicts == "label" else spec
     clusters = {name: cluster for name, (cluster, _) in read_folds(data / "folds.csv").items()}
-    truth = read_labels(data / spec.train_csv, spec)
+    truth = read_labels(data / spec.train_csv, spec, only=clusters)
     members = [open_member(folds)]
     evidence = gather(members, truth, judged, clusters=clusters, progress=progress)
     score = default_score(evidence, metric.load(spec))

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kagflow import workspace
-from kagflow.errors import DataError, UsageError
+from kagflow.errors import UsageError
 from kagflow.infer.engine import Member
-from kagflow.learn.cache import Cache, open_cache
+from kagflow.learn.cache import Cache, Part, open_cache
 from kagflow.progress import Progress
 from kagflow.task.folds import read_folds
 from kagflow.task.labels import read_labels
@@ -70,22 +70,19 @@ class FoldData:
 def read_fold(job: Job, progress: Progress) -> FoldData:
     """Read labels, folds and decoded images.
 
-    Raises UsageError for a fold that does not exist, DataError for images without a fold.
+    Images in no fold, which a survey that skips dirt leaves, are left out. Raises UsageError for a
+    fold that does not exist.
     """
     folds = {name: fold for name, (_, fold) in read_folds(job.data / "folds.csv").items()}
     count = 1 + max(folds.values())
     if not 0 <= job.fold < count:
         raise UsageError(f"fold {job.fold} is out of range", hint=f"folds are 0 to {count - 1}")
-    truth = read_labels(job.data / job.spec.train_csv, job.spec)
+    truth = read_labels(job.data / job.spec.train_csv, job.spec, only=folds)
     # The data lies two below the profile's home, and the workspace is there or above.
     place = workspace.find(job.data.resolve().parents[1], workspace.PROFILES[0]).cache / "images"
     size = pair(job.recipe["size"])
-    cache = open_cache(job.data, job.spec, size, labels=truth, folder=place, progress=progress)
-    if strangers := [name for name in cache.ids if name not in folds]:
-        raise DataError(
-            f"{len(strangers)} images are in no fold, the first is {strangers[0]}",
-            hint="kagflow fetch makes folds.csv anew",
-        )
+    part = Part(folds, truth)
+    cache = open_cache(job.data, job.spec, size, part=part, folder=place, progress=progress)
     labels = np.zeros((len(cache.ids), cache.classes), bool)
     for row, name in enumerate(cache.ids):
         labels[row, list(truth.get(name, {}))] = True

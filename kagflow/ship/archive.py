@@ -1,36 +1,43 @@
-"""Unpack a downloaded archive: every member checked, nothing outside the target."""
+"""Unpack a downloaded zip archive: every member checked, nothing outside the target.
+
+The listing is read by zipfile and judged as a whole before a byte is written; each member's own
+header must agree with it. Members are then read by hand, so that threads share the cores.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import hashlib
 import os
 import stat
+import struct
+import threading
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from kagflow.errors import DataError
 from kagflow.progress import QUIET, Progress
 
 CHUNK = 1 << 20
-# A member that unpacks to more than this many times its size, and is large, is no image or table.
-RATIO, LARGE = 200, 1 << 28
+# A member or archive that unpacks to more than this many times its size, and is no small one.
+RATIO, SMALL = 200, 1 << 20
 MEMBERS = 1_000_000
+LONGEST_PART, LONGEST_NAME = 255, 1024  # bytes
 REGULAR = {0, stat.S_IFREG}
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 # 2000-01-01: every unpacked file carries it, so that a later write shows without hashing.
 UNTOUCHED = 946_684_800
-# What a damaged or hostile member raises: bad data, an unknown method, a file where a folder is.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    FileExistsError,
-    NotADirectoryError,
-    IsADirectoryError,
-)
+WORKERS = min(4, os.cpu_count() or 1)
+# signature, version, flags, method, time, date, crc, packed, unpacked, name bytes, extra bytes
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_ENCRYPTED, _SIZES_FOLLOW, _UTF8 = 0x1, 0x8, 0x800
+_IN_EXTRA = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -42,87 +49,210 @@ class Unpacked:
     sha256: str
 
 
-def contents(path: Path) -> int:
-    """Return the bytes that all members unpack to.
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    start: int  # of the packed bytes, in the archive
+    packed: int
+    size: int
+    crc: int
+    deflated: bool
 
-    Raises DataError where the file is no whole archive or a member is unsafe.
+
+def contents(path: Path, *, only: str | None = None) -> int:
+    """Return the bytes that all members (those that match `only`) unpack to.
+
+    Raises DataError where the file is no whole archive or any member is unsafe.
     """
-    with _open(path) as archive:
-        return sum(member.file_size for member in _members(archive))
+    with path.open("rb") as file:
+        return sum(member.size for member in _chosen(file.fileno(), path, only))
 
 
-def unpack(path: Path, target: Path, *, progress: Progress = QUIET) -> list[Unpacked]:
-    """Unpack into an empty folder, checking size and CRC of every member.
+def unpack(
+    path: Path, target: Path, *, only: str | None = None, progress: Progress = QUIET
+) -> list[Unpacked]:
+    """Unpack into an empty folder, checking headers, size and CRC of every member.
 
-    Raises DataError naming the member that is unsafe or not as the archive lists it.
+    `only` is a pattern such as `train_images/*`. Raises DataError naming the member that is
+    unsafe or not as the archive lists it.
     """
-    with _open(path) as archive:
-        members = list(_members(archive))
-        progress.start("unpack", float(sum(member.file_size for member in members)), "B")
+    with path.open("rb") as file:
+        members = _chosen(file.fileno(), path, only)
+        job = _Job(file.fileno(), target, progress)
+        progress.start("unpack", float(sum(member.size for member in members)), "B")
         try:
-            return [_unpack(archive, member, target, progress) for member in members]
+            # The first fault ends the map; `stopped` lets the others end too.
+            with ThreadPoolExecutor(WORKERS) as pool, job.stopping():
+                return list(pool.map(job.unpack, members))
         finally:
             progress.finish()
 
 
-def _open(path: Path) -> zipfile.ZipFile:
+def _chosen(descriptor: int, path: Path, only: str | None) -> list[_Member]:
+    members = _members(descriptor, path)
+    if only is None:
+        return members
+    found = [member for member in members if fnmatch.fnmatchcase(member.name, only)]
+    if not found:
+        raise DataError(
+            f"no file of the archive matches '{only}'",
+            hint=f"its {len(members)} files begin with {', '.join(m.name for m in members[:3])}",
+        )
+    return found
+
+
+def _members(descriptor: int, path: Path) -> list[_Member]:
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+        with zipfile.ZipFile(path) as archive:
+            listed, end = archive.infolist(), archive.start_dir
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise DataError(f"{path.name} is not a whole zip archive: {error}") from None
-
-
-def _members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
-    listed = archive.infolist()
     if len(listed) > MEMBERS:
-        raise DataError(f"the archive lists {len(listed)} members")
+        raise DataError(f"the archive lists {len(listed)} members, {MEMBERS} at most are read")
+    _refuse_faults(listed, os.fstat(descriptor).st_size)
+    members, free = [], 0
+    for info in sorted(listed, key=lambda one: one.header_offset):
+        member = _agreed(descriptor, info)
+        if info.header_offset < free or member.start + member.packed > end:
+            raise _fault_of(info, "shares bytes with another member")
+        free = member.start + member.packed
+        if not info.is_dir():
+            members.append(member)
+    return members
+
+
+def _refuse_faults(listed: list[zipfile.ZipInfo], archive_size: int) -> None:
     seen: set[str] = set()
-    for member in listed:
-        fault = _fault(member, seen)
-        if fault:
-            raise DataError(f"archive member '{member.filename}' {fault}")
-        seen.add(member.filename.casefold())
-        if not member.is_dir():
-            yield member
+    for info in listed:
+        fault = _fault(info)
+        # What one file system tells apart, another one folds together.
+        key = unicodedata.normalize("NFC", info.filename.rstrip("/")).casefold()
+        if fault or key in seen:
+            raise _fault_of(info, fault or "is listed twice")
+        seen.add(key)
+    total = sum(info.file_size for info in listed)
+    if total > max(SMALL, RATIO * archive_size):
+        raise DataError(f"the archive would unpack to {total} bytes, from {archive_size}")
 
 
-def _fault(member: zipfile.ZipInfo, seen: set[str]) -> str | None:
-    name = member.filename
-    path = PurePosixPath(name)
-    # Windows separators and drives, and bytes below space, never occur in a competition's data.
-    odd = "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
-    if not name or path.is_absolute() or ".." in path.parts or odd:
+def _fault(info: zipfile.ZipInfo) -> str | None:
+    if _leaves(info.orig_filename):
         return "would leave the folder"
-    if not member.is_dir() and stat.S_IFMT(member.external_attr >> 16) not in REGULAR:
+    if _too_long(info.filename):
+        return "has a name that is too long"
+    if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) not in REGULAR:
         return "is not a regular file"
-    if member.flag_bits & 1:
+    if info.is_dir() and info.file_size:
+        return "is a folder with bytes of its own"
+    if info.flag_bits & _ENCRYPTED:
         return "is encrypted"
-    if name.casefold() in seen:
-        return "is listed twice"
-    if member.file_size > max(LARGE, RATIO * max(member.compress_size, 1)):
-        return f"would unpack to {member.file_size} bytes"
+    if info.compress_type not in METHODS:
+        return f"is packed by method {info.compress_type}, which is not read"
+    if info.file_size > max(SMALL, RATIO * info.compress_size):
+        return f"would unpack to {info.file_size} bytes"
     return None
 
 
-def _unpack(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, progress: Progress
-) -> Unpacked:
-    path = target / PurePosixPath(member.filename)
-    digest, size = hashlib.sha256(), 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # "x": two members must never write one file, whatever the file system folds together.
-        with archive.open(member) as source, path.open("xb") as file:
-            while chunk := source.read(CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                progress.advance(len(chunk))
-    except _DAMAGE as why:
-        raise DataError(f"archive member '{member.filename}' is damaged: {why}") from None
-    if size != member.file_size:
-        raise DataError(
-            f"archive member '{member.filename}' has {size} bytes, not {member.file_size}"
-        )
-    os.utime(path, (UNTOUCHED, UNTOUCHED))
-    return Unpacked(member.filename, size, digest.hexdigest())
+def _leaves(name: str) -> bool:
+    path = PurePosixPath(name)
+    # Windows separators and drives, and bytes below space, never occur in a competition's data;
+    # "a//b" and "./a" are second names of another path.
+    odd = "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
+    other = path.as_posix() != name.removesuffix("/")
+    return not name or path.is_absolute() or ".." in path.parts or odd or other or name == "."
+
+
+def _too_long(name: str) -> bool:
+    sizes = [len(part.encode(errors="surrogateescape")) for part in name.split("/")]
+    return max(sizes) > LONGEST_PART or sum(sizes) + len(sizes) > LONGEST_NAME
+
+
+def _agreed(descriptor: int, info: zipfile.ZipInfo) -> _Member:
+    """Return a member whose own header says what the listing says."""
+    head = os.pread(descriptor, _LOCAL.size, info.header_offset)
+    if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
+        raise _fault_of(info, "has no header where the listing says")
+    _, _, flags, method, _, _, crc, packed, size, names, extra = _LOCAL.unpack(head)
+    name = os.pread(descriptor, names, info.header_offset + _LOCAL.size)
+    says = [(method, info.compress_type), (flags & _ENCRYPTED, 0)]
+    if not flags & _SIZES_FOLLOW:
+        says += [(crc, info.CRC), (packed, info.compress_size), (size, info.file_size)]
+    says = [(mine, listed) for mine, listed in says if mine != _IN_EXTRA]
+    listed_name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    if name != listed_name or any(mine != listed for mine, listed in says):
+        raise _fault_of(info, "has a header that disagrees with the listing")
+    start = info.header_offset + _LOCAL.size + names + extra
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    return _Member(info.filename, start, info.compress_size, info.file_size, info.CRC, deflated)
+
+
+def _fault_of(info: zipfile.ZipInfo, what: str) -> DataError:
+    return DataError(f"archive member {info.filename[:200]!r} {what}")
+
+
+@dataclass
+class _Job:
+    """Unpack members of one archive into one folder."""
+
+    descriptor: int
+    target: Path
+    progress: Progress
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def stopping(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.stopped.set()
+
+    def unpack(self, member: _Member) -> Unpacked:
+        path = self.target / PurePosixPath(member.name)
+        digest, size, crc = hashlib.sha256(), 0, 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # "x": two members must never write one file, whatever the file system folds together.
+            with path.open("xb", buffering=0) as file:
+                for chunk in self._bytes(member):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    crc = zlib.crc32(chunk, crc)
+                    size += len(chunk)
+                    self.progress.advance(len(chunk))
+        except (zlib.error, EOFError, FileExistsError, NotADirectoryError) as why:
+            raise DataError(f"archive member '{member.name}' is damaged: {why}") from None
+        if size != member.size or crc != member.crc:
+            what = "another CRC" if size == member.size else f"{size} bytes, not {member.size}"
+            raise DataError(f"archive member '{member.name}' has {what} than the archive lists")
+        os.utime(path, (UNTOUCHED, UNTOUCHED))
+        return Unpacked(member.name, size, digest.hexdigest())
+
+    def _bytes(self, member: _Member) -> Iterator[bytes]:
+        raw = self._raw(member)
+        if not member.deflated:
+            yield from raw
+            return
+        inflate, left = zlib.decompressobj(-zlib.MAX_WBITS), member.size
+        for packed in raw:
+            rest = packed
+            while rest and not inflate.eof:
+                # One byte more than listed is enough to see a lie.
+                chunk = inflate.decompress(rest, min(CHUNK, left + 1))
+                left -= len(chunk)
+                if left < 0:
+                    raise EOFError("it is longer than listed")
+                yield chunk
+                rest = inflate.unconsumed_tail
+        if not inflate.eof or inflate.unused_data:
+            raise EOFError("its packed bytes do not end where listed")
+
+    def _raw(self, member: _Member) -> Iterator[bytes]:
+        at, end = member.start, member.start + member.packed
+        while at < end:
+            if self.stopped.is_set():
+                raise EOFError("stopped")
+            chunk = os.pread(self.descriptor, min(CHUNK, end - at), at)
+            if not chunk:
+                raise EOFError("the archive ends early")
+            yield chunk
+            at += len(chunk)

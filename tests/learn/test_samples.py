@@ -10,7 +10,7 @@ from kagflow.errors import DataError
 from kagflow.infer.image import Grey, read_grey
 from kagflow.learn import augment
 from kagflow.learn.augment import AUGMENTS
-from kagflow.learn.cache import decode_mask, open_cache
+from kagflow.learn.cache import Part, decode_mask, open_cache
 from kagflow.learn.dataset import Samples, Steps, crop, to_channels
 from kagflow.learn.sampler import Draw
 from kagflow.resolve import build
@@ -21,7 +21,9 @@ from kagflow.task.rle import encode
 @pytest.fixture
 def cache(squares, spec, tmp_path):
     labels = read_labels(squares / "train.csv", spec)
-    return lambda size=None: open_cache(squares, spec, size, labels=labels, folder=tmp_path / "c")
+    return lambda size=None: open_cache(
+        squares, spec, size, part=Part(None, labels), folder=tmp_path / "c"
+    )
 
 
 def test_the_cache_holds_the_files_pixels_and_the_csvs_masks(cache, squares, spec):

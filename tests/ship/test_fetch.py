@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from kagflow.errors import DataError, LocalError, RefusedError, RemoteError
-from kagflow.ship import archive, fetch
+from kagflow.ship import archive, claim, fetch
 from kagflow.task.spec import TaskSpec
+from kagflow.task.survey import Plan
 
 SPEC = TaskSpec(slug="tiny-squares", kind="segmentation", classes=("1", "2"), height=64, width=64)
 
@@ -26,8 +27,8 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def fetched(remote, target: Path, **options) -> fetch.Fetched:
-    return fetch.fetch(remote, SPEC, target, **options)
+def fetched(remote, target: Path, **wish) -> fetch.Fetched:
+    return fetch.fetch(remote, SPEC, target, wish=fetch.Wish(**wish))
 
 
 # -- against the embedded Kaggle
@@ -56,14 +57,14 @@ def test_fetch_then_again_is_the_same_tree_at_once(local, tmp_path) -> None:
 def test_index_and_folds_are_written_once_and_survive_the_same_data(local, tmp_path) -> None:
     target = tmp_path / "tiny"
     fetched(local(), target)
-    made = fetch.index_data(target, SPEC, folds=2, seed=0)
+    made = fetch.index_data(target, SPEC, Plan(2))
     assert (made.images, made.folds, made.already) == (8, 2, False)
     before = tree(target)
-    assert fetch.index_data(target, SPEC, folds=2, seed=1).already
+    assert fetch.index_data(target, SPEC, Plan(2, 1)).already
     fetched(local(), target, force=True)
     assert tree(target) == before
     with pytest.raises(RefusedError, match="2 folds"):
-        fetch.index_data(target, SPEC, folds=3, seed=0)
+        fetch.index_data(target, SPEC, Plan(3))
 
 
 def test_every_label_row_is_checked_against_its_image(local, tmp_path) -> None:
@@ -77,7 +78,7 @@ def test_every_label_row_is_checked_against_its_image(local, tmp_path) -> None:
     ]:
         (target / "train.csv").write_text(f"{good.splitlines()[0]}\n{row}\n")
         with pytest.raises(DataError, match=words):
-            fetch.index_data(target, SPEC, folds=2, seed=0)
+            fetch.index_data(target, SPEC, Plan(2))
         assert not (target / "folds.csv").exists()
 
 
@@ -191,7 +192,7 @@ def test_a_full_disk_is_told_before_the_bytes_come(
 def test_one_fetch_at_a_time(script, stub, remote, tmp_path, monkeypatch) -> None:
     from filelock import FileLock
 
-    monkeypatch.setattr(fetch, "WAIT", 0.05)
+    monkeypatch.setattr(claim, "WAIT", 0.05)
     with (
         FileLock(tmp_path / ".tiny.lock"),
         pytest.raises(RefusedError, match="another kagflow is fetching"),
@@ -228,7 +229,7 @@ def test_hostile_archives_never_land(script, stub, remote, tmp_path, members, wo
 
 
 def test_a_bomb_is_refused_by_its_listing(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(archive, "LARGE", 1000)
+    monkeypatch.setattr(archive, "SMALL", 1000)
     (tmp_path / "bomb.zip").write_bytes(zipped(("zeros", b"\0" * 1_000_000)))
     with pytest.raises(DataError, match="would unpack to 1000000 bytes"):
         archive.contents(tmp_path / "bomb.zip")

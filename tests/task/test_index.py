@@ -103,5 +103,5 @@ def test_a_bad_index_is_a_data_error(tmp_path):
 
 def test_a_link_to_nowhere_is_a_data_error(tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
-    with pytest.raises(DataError, match=r"gone\.jpg: No such file"):
+    with pytest.raises(DataError, match=r"gone\.jpg is unreadable: No such file"):
         index.build_index(tmp_path)
