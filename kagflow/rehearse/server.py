@@ -150,9 +150,20 @@ def _bind(last: dict[str, str] | None) -> socket.socket:
     """Listen on loopback, on the last port if it is free: half-done uploads name it."""
     port = urlsplit(last["url"]).port if last else 0
     try:
-        return socket.create_server(("127.0.0.1", port or 0), backlog=128)
+        return listen(port or 0)
     except OSError:
-        return socket.create_server(("127.0.0.1", 0), backlog=128)
+        return listen(0)
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket on loopback whose connections send small answers at once.
+
+    asyncio does so only for sockets that name their protocol; else every second packet of an
+    answer waits 40 ms for an acknowledgement.
+    """
+    bound = socket.create_server(("127.0.0.1", port), backlog=128)
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import uvicorn
 
-from kagflow.rehearse import app
+from kagflow.rehearse import app, server
 from kagflow.rehearse.faults import Plan
 from kagflow.rehearse.runner import Runner
 from kagflow.rehearse.sandbox import SandboxResult, SandboxSpec
@@ -49,7 +48,7 @@ def serve(folder: Path) -> Iterator[Served]:
     store, plan = Store(folder), Plan()
     runner = Runner(store, execute=instant)
     runner.start()
-    bound = socket.create_server(("127.0.0.1", 0), backlog=128)
+    bound = server.listen(0)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     config = uvicorn.Config(
         app.build(store, runner, url, plan=plan),
@@ -59,13 +58,13 @@ def serve(folder: Path) -> Iterator[Served]:
         date_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
-    while not server.started:
+    while not running.started:
         time.sleep(0.005)
     try:
         yield Served(store, plan, url)
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join(5)

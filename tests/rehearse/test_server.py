@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -92,3 +93,12 @@ def test_a_server_that_can_not_start_says_why(folder):
     (folder / "kaggle.sqlite3").write_text("this is no database, but long enough to be one" * 9)
     with pytest.raises(LocalError, match="not a database"):
         server.ensure(folder)
+
+
+def test_small_answers_are_sent_at_once():
+    with (
+        server.listen(0) as bound,
+        socket.create_connection(bound.getsockname()),
+        bound.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
