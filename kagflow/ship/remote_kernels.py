@@ -203,7 +203,7 @@ def _log(text: str) -> tuple[LogLine, ...]:
     except (ValueError, RecursionError):
         items = None
     if not isinstance(items, list):
-        return tuple(LogLine(0.0, "stdout", line) for line in text.splitlines())
+        return tuple(LogLine(0.0, "stdout", words(line)) for line in text.splitlines())
     return tuple(
         LogLine(seconds(item.get("time")), words(item.get("stream_name")), words(item.get("data")))
         for item in items

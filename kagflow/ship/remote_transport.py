@@ -28,6 +28,7 @@ ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts
 BUDGET = 600.0  # seconds for all attempts of one call
 READS = ("Get", "List", "Download", "Introspect", "StartBlobUpload")
+SIGN_IN = "open a web page to sign in to the network, then run the same command again"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -61,7 +62,6 @@ class Transport:
         Raises AuthError, RemoteError (its children on 403 and 404) or NetworkError. Reads are
         repeated on 429, 5xx and lost connections; writes are sent once.
         """
-        del response_type
         url = f"{self.base}/v1/{service}/{method}"
         response = self.send(
             lambda: self._post(url, type(request).to_dict(request)),
@@ -69,6 +69,12 @@ class Transport:
             attempts=ATTEMPTS if method.startswith(READS) else 1,
         )
         if response.status_code in REDIRECTS:
+            if response_type.__name__ != "HttpRedirect":
+                raise NetworkError(
+                    f"{method}: {_where(self.base)} sends us elsewhere (a sign-in page of the "
+                    "network?)",
+                    hint=SIGN_IN,
+                )
             if "Location" not in response.headers:
                 raise RemoteError(f"{method}: Kaggle gave no link")
             link = urljoin(url, response.headers["Location"])
@@ -171,7 +177,7 @@ class Transport:
             raise NetworkError(
                 f"{method}: {_where(self.base)} answered with something that is not JSON "
                 "(a sign-in page of the network?)",
-                hint="open a web page to sign in to the network, then run the same command again",
+                hint=SIGN_IN,
             )
         # Some refusals travel as 200 with an error body.
         if isinstance(body.get("code"), int) and body["code"] >= 400:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ class Script:
 
     def __init__(self) -> None:
         self.answers: dict[str, list[object]] = {}
+        self.default: object = (404, {}, b'{"code": 404, "message": "not scripted"}')
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
 
     def on(self, path: str, *answers: object) -> None:
@@ -43,13 +45,14 @@ class Script:
         key = path if path in self.answers else path.rsplit("/", 1)[-1]
         queue = self.answers.get(key)
         if not queue:
-            return (404, {}, b'{"code": 404, "message": "not scripted"}')
+            return self.default
         return queue.pop(0) if len(queue) > 1 else queue[0]
 
 
 def handler(script: Script) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: object) -> None:
             pass
@@ -86,6 +89,14 @@ def handler(script: Script) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = handle_any  # noqa: N815
 
     return Handler
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets() -> Iterator[None]:
+    """Forget the secrets that a test made logging hide."""
+    before = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(before)
 
 
 @pytest.fixture
