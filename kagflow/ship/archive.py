@@ -198,6 +198,7 @@ class _Job:
     target: Path
     progress: Progress
     stopped: threading.Event = field(default_factory=threading.Event)
+    folders: set[Path] = field(default_factory=set)
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
@@ -207,25 +208,30 @@ class _Job:
             self.stopped.set()
 
     def unpack(self, member: _Member) -> Unpacked:
-        path = self.target / PurePosixPath(member.name)
+        path = self.target / member.name
         digest, size, crc = hashlib.sha256(), 0, 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             # "x": two members must never write one file, whatever the file system folds together.
-            with path.open("xb", buffering=0) as file:
+            with path.open("xb") as file:
                 for chunk in self._bytes(member):
                     file.write(chunk)
                     digest.update(chunk)
                     crc = zlib.crc32(chunk, crc)
                     size += len(chunk)
-                    self.progress.advance(len(chunk))
         except (zlib.error, EOFError, FileExistsError, NotADirectoryError) as why:
             raise DataError(f"archive member '{member.name}' is damaged: {why}") from None
         if size != member.size or crc != member.crc:
             what = "another CRC" if size == member.size else f"{size} bytes, not {member.size}"
             raise DataError(f"archive member '{member.name}' has {what} than the archive lists")
         os.utime(path, (UNTOUCHED, UNTOUCHED))
+        self.progress.advance(size)
         return Unpacked(member.name, size, digest.hexdigest())
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder not in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.folders.add(folder)
 
     def _bytes(self, member: _Member) -> Iterator[bytes]:
         raw = self._raw(member)

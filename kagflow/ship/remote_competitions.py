@@ -72,7 +72,10 @@ class CompetitionCalls(Calls):
         progress: Progress = QUIET,
         on_size: Callable[[int], None] | None = None,
     ) -> Downloaded:
-        """Download all data as one archive; `on_size` hears its bytes before they come."""
+        """Download all data as one archive; `on_size` hears its bytes before they come.
+
+        An archive of the same version that is here already is not fetched again.
+        """
 
         def link() -> str:
             with _Entry(self, slug):
@@ -80,8 +83,10 @@ class CompetitionCalls(Calls):
                     self.rpc("competitions", "download_data_files", {"competitionName": slug})
                 )
 
-        job = Download(self.transport, link, target, progress, on_size, label=f"download {slug}")
-        return job.run()
+        label = f"download {slug}"
+        return Download(
+            self.transport, link, target, progress, on_size, label=label, mark=True
+        ).run()
 
     def submit(self, slug: str, kernel: str, *, version: int, file: str, message: str) -> int:
         """Submit one kernel version's output; return the submission's number.

@@ -1,26 +1,29 @@
-"""Bring one file here: streamed, resumed only onto bytes of the same version, size-checked."""
+"""Bring one file here: in several streams, resumed only onto bytes of the same version, checked."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import os
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
 
-from kagflow import durable
 from kagflow.errors import DataError, NetworkError, RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import remote_errors
-from kagflow.ship.remote_transport import ATTEMPTS, Transport, pause
+from kagflow.ship import remote_errors, remote_parts
+from kagflow.ship.remote_parts import Gap, Part, Version
+from kagflow.ship.remote_transport import ATTEMPTS, LONGEST_WAIT, Transport, pause
 from kagflow.ship.remote_types import Downloaded
 
 CHUNK = 1 << 16  # what a broken connection loses at most
+STREAMS = 4
+APART = 32 << 20  # bytes for which one more stream is worth its connection
+GAINED = 1 << 20  # an attempt that brought so much was not in vain
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 # A signed link that has expired answers with one of these; a new one is asked for.
 EXPIRED = frozenset({400, 401, 403, 404, 410})
@@ -30,16 +33,16 @@ class _StaleError(Exception):
     """The bytes on disk belong to another version, or the answer is not the asked range."""
 
 
-@dataclass(frozen=True)
-class _Version:
-    size: int | None
-    validator: str  # strong ETag or Last-Modified; "" means that nothing can be resumed
-    md5: str = ""
+class _BrokenError(Exception):
+    """No bytes, or not all, came this time."""
 
 
 @dataclass
 class Download:
-    """Fetch what `link()` points to into `target`; `link` is asked anew for every attempt."""
+    """Fetch what `link()` points to into `target`; `link` is asked anew for every attempt.
+
+    With `mark`, a file that is whole already and of the server's version is not fetched again.
+    """
 
     transport: Transport
     link: Callable[[], str]
@@ -47,17 +50,11 @@ class Download:
     progress: Progress = QUIET
     on_size: Callable[[int], None] | None = None
     label: str = "download"
+    mark: bool = False
     _failure: str = field(default="", init=False)
-
-    @property
-    def part(self) -> Path:
-        """Where unfinished bytes wait."""
-        return self.target.with_name(self.target.name + ".part")
-
-    @property
-    def sidecar(self) -> Path:
-        """Where the version of the unfinished bytes is written down."""
-        return self.target.with_name(self.target.name + ".part.json")
+    _url: str = field(default="", init=False)
+    _steady: bool = field(default=True, init=False)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
     def run(self) -> Downloaded:
         """Return the finished file.
@@ -66,16 +63,17 @@ class Download:
         the server sent does not fit twice, RemoteError when the link is refused.
         """
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        mismatches = 0
-        for attempt in range(1, ATTEMPTS + 1):
-            if attempt > 1:
-                self.transport.sleep(pause(attempt))
-            version = self._attempt()
+        mismatches = vain = 0
+        while vain < ATTEMPTS:
+            if vain:
+                self.transport.sleep(pause(vain + 1))
+            version, gained = self._attempt()
+            vain = 0 if gained >= GAINED and self._steady else vain + 1
             if version is None:
                 continue
-            if not version.md5 or version.md5 == _md5(self.part):
-                return self._keep(version)
-            self._drop()
+            if _fits(self.target, version):
+                return Downloaded(self.target, self.target.stat().st_size, version.validator)
+            remote_parts.forget(self.target)
             mismatches += 1
             if mismatches == 2:
                 raise DataError(
@@ -83,110 +81,171 @@ class Download:
                     hint="run the same command again; if it stays, the network alters downloads",
                 )
         raise NetworkError(
-            f"{self.target.name}: download broke off {ATTEMPTS} times ({self._failure})",
+            f"{self.target.name}: download broke off {vain} times ({self._failure})",
             hint="run the same command again: it resumes",
         )
 
-    def _attempt(self) -> _Version | None:
-        known = self._known()
-        offset = self.part.stat().st_size if known else 0
-        headers = {"Accept-Encoding": "identity"}
-        if known and offset:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": known.validator}
+    def _attempt(self) -> tuple[Version | None, int]:
+        """Return the version, None where it is not whole yet, and how many bytes came."""
+        self._url, self._stop = self.link(), threading.Event()
+        part, response = self._left(), None
         try:
-            response = self.transport.get(self.link(), headers)
-            with response:
-                return self._take(response, known, offset)
+            if part is None:
+                response = self.transport.get(self._url, {"Accept-Encoding": "identity"})
+                version = self._whole(response)
+                if self.mark and version.same(remote_parts.finished(self.target)):
+                    return version, 0
+                part = Part.begin(self.target, version, self._streams(response, version))
+            return self._take(part, response)
         except _StaleError:
-            self._drop()
-            self._failure = "the file changed on the server"
+            # Whoever answers so once may do it for ever: attempts are counted from now on.
+            self._steady = False
+            Part.drop(self.target)
+            self._failure = "the file changed on the server, or it takes no ranges"
+        except _BrokenError as error:
+            self._failure = str(error) or self._failure
         except requests.RequestException as error:
             self._failure = type(error).__name__
+        finally:
+            if response is not None:
+                response.close()
+        return None, part.gained if part else 0
+
+    def _left(self) -> Part | None:
+        """Return what can be continued; what is whole waits for the server to know its version."""
+        part = Part.find(self.target)
+        if part is None or not part.done:
+            return part
+        part.close()
+        if self.mark:
+            part.keep(mark=True)
+        else:
+            Part.drop(self.target)
         return None
 
-    def _take(
-        self, response: requests.Response, known: _Version | None, offset: int
-    ) -> _Version | None:
-        status = response.status_code
-        if status == 206 and known:
-            version, mode = _continued(response, known, offset), "ab"
-        elif status == 200:
-            version, mode, offset = _fresh(response), "wb", 0
-            durable.write_json(self.sidecar, {"size": version.size, "validator": version.validator})
-        elif status == 416 or status == 206:
-            raise _StaleError
-        else:
-            self._refused(response)
-            return None
-        if version.size is not None and self.on_size:
-            self.on_size(version.size)
-        self._write(response, mode, offset, version.size)
-        got = self.part.stat().st_size
-        if version.size is not None and got != version.size:
-            self._failure = f"{got} of {version.size} bytes came"
-            if got > version.size:
-                raise _StaleError
-            return None
-        return version
+    def _streams(self, response: requests.Response, version: Version) -> int:
+        ranges = response.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+        if not (ranges and version.resumable and self._steady):
+            return 1
+        return max(1, min(STREAMS, (version.size or 0) // APART))
 
-    def _refused(self, response: requests.Response) -> None:
-        status = response.status_code
-        self._failure = f"status {status}"
-        if status in remote_errors.RETRIED:
-            self.transport.sleep(min(remote_errors.retry_after(response) or 0.0, 60.0))
-        elif status not in EXPIRED:
-            raise RemoteError(f"{self.target.name}: the download link answered {status}")
-
-    def _write(self, response: requests.Response, mode: str, offset: int, size: int | None) -> None:
+    def _take(self, part: Part, response: requests.Response | None) -> tuple[Version | None, int]:
+        size = part.version.size
+        if size is not None and self.on_size:
+            self.on_size(size)
         self.progress.start(self.label, None if size is None else float(size), "B")
-        self.progress.advance(offset)
+        self.progress.advance((size or 0) - part.missing)
         try:
-            with self.part.open(mode) as file:
-                for chunk in response.iter_content(CHUNK):
-                    file.write(chunk)
-                    self.progress.advance(len(chunk))
-                file.flush()
-                os.fsync(file.fileno())
+            self._fill(part, response)
         finally:
             self.progress.finish()
+            part.close()
+        part.keep(mark=self.mark)
+        return part.version, part.gained
 
-    def _known(self) -> _Version | None:
+    def _fill(self, part: Part, response: requests.Response | None) -> None:
+        """Close every gap, each in a stream of its own; the first may have its answer already."""
+        gaps = [gap for gap in part.gaps if not gap.closed]
+        answers = [response if gap is part.gaps[0] else None for gap in gaps]
+        if len(gaps) == 1:
+            self._stream(part, gaps[0], answers[0])
+            return
+        with ThreadPoolExecutor(len(gaps)) as pool:
+            try:
+                jobs = [
+                    pool.submit(self._stream, part, *one) for one in zip(gaps, answers, strict=True)
+                ]
+                wait(jobs)
+            except BaseException:
+                self._stop.set()
+                raise
+        failures = [failure for job in jobs if (failure := job.exception())]
+        for failure in sorted(failures, key=_is_passing):
+            raise failure
+
+    def _stream(self, part: Part, gap: Gap, response: requests.Response | None) -> None:
         try:
-            noted = json.loads(self.sidecar.read_text())
-            size, validator = noted["size"], str(noted["validator"])
-            got = self.part.stat().st_size
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if not validator or not isinstance(size, int) or not 0 < got < size:
-            return None
-        return _Version(size, validator)
+            with response or self._ranged(part, gap) as answer:
+                for chunk in answer.iter_content(CHUNK):
+                    self._check_stop()
+                    wanted = chunk if gap.end is None else chunk[: gap.end - gap.at]
+                    part.write(gap, wanted)
+                    self.progress.advance(len(wanted))
+                    if gap.closed:
+                        break
+        except BaseException as failure:
+            # The other streams go on where only this one lost its connection.
+            if not _is_passing(failure):
+                self._stop.set()
+            raise
+        if gap.end is None:
+            gap.end = gap.at
+        if not gap.closed:
+            raise _BrokenError(f"{part.missing} of {part.version.size} bytes did not come")
 
-    def _keep(self, version: _Version) -> Downloaded:
-        self.part.replace(self.target)
-        durable.fsync_dir(self.target.parent)
-        self.sidecar.unlink(missing_ok=True)
-        return Downloaded(self.target, self.target.stat().st_size, version.validator)
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise _BrokenError
 
-    def _drop(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.sidecar.unlink(missing_ok=True)
+    def _whole(self, response: requests.Response) -> Version:
+        if response.status_code in (206, 416):
+            raise _StaleError
+        if response.status_code != 200:
+            raise self._refused(response)
+        length = response.headers.get("Content-Length", "")
+        return _version(response, int(length) if length.isdigit() else None)
+
+    def _ranged(self, part: Part, gap: Gap) -> requests.Response:
+        version = part.version
+        # Up to the end of the file is asked for openly, as every server understands it.
+        last = "" if gap.end is None or gap.end == version.size else gap.end - 1
+        headers = {
+            "Accept-Encoding": "identity",
+            "Range": f"bytes={gap.at}-{last}",
+            "If-Range": version.validator,
+        }
+        response = self.transport.get(self._url, headers)
+        try:
+            self._check_answer(response, version, gap)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _check_answer(self, response: requests.Response, version: Version, gap: Gap) -> None:
+        if response.status_code in (200, 416):
+            raise _StaleError
+        if response.status_code != 206:
+            raise self._refused(response)
+        match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if not match:
+            raise _StaleError
+        first, last, size = (int(group) for group in match.groups())
+        end = version.size if gap.end is None else gap.end
+        if (first, last + 1, size) != (gap.at, end, version.size):
+            raise _StaleError
+        if _validator(response) not in ("", version.validator):
+            raise _StaleError
+
+    def _refused(self, response: requests.Response) -> Exception:
+        status = response.status_code
+        if status in remote_errors.RETRIED:
+            self.transport.sleep(min(remote_errors.retry_after(response) or 0.0, LONGEST_WAIT))
+        elif status not in EXPIRED:
+            return RemoteError(f"{self.target.name}: the download link answered {status}")
+        return _BrokenError(f"status {status}")
 
 
-def _fresh(response: requests.Response) -> _Version:
-    length = response.headers.get("Content-Length", "")
-    return _Version(
-        int(length) if length.isdigit() else None, _validator(response), _hash(response)
+def _is_passing(failure: BaseException) -> bool:
+    return isinstance(failure, _BrokenError | requests.RequestException)
+
+
+def _version(response: requests.Response, size: int | None) -> Version:
+    sent = dict(
+        part.strip().partition("=")[::2]
+        for part in response.headers.get("x-goog-hash", "").split(",")
     )
-
-
-def _continued(response: requests.Response, known: _Version, offset: int) -> _Version:
-    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if not match or int(match[1]) != offset or int(match[3]) != known.size:
-        raise _StaleError
-    validator = _validator(response)
-    if validator and validator != known.validator:
-        raise _StaleError
-    return _Version(known.size, known.validator, _hash(response))
+    return Version(size, _validator(response), sent.get("md5", ""), sent.get("crc32c", ""))
 
 
 def _validator(response: requests.Response) -> str:
@@ -196,14 +255,10 @@ def _validator(response: requests.Response) -> str:
     return response.headers.get("Last-Modified", "")
 
 
-def _hash(response: requests.Response) -> str:
-    for part in response.headers.get("x-goog-hash", "").split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "md5":
-            return base64.b64decode(value).hex()
-    return ""
-
-
-def _md5(path: Path) -> str:
+def _fits(path: Path, version: Version) -> bool:
+    """Compare with the MD5 that storage sent; without one, an archive's own checks must do."""
+    if not version.md5:
+        return True
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    return base64.b64encode(digest).decode() == version.md5

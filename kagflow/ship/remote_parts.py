@@ -58,6 +58,7 @@ class Part:
     _descriptor: int = field(default=-1, init=False)
     _unnoted: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _noting: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @classmethod
     def begin(cls, target: Path, version: Version, streams: int) -> Self:
@@ -68,6 +69,8 @@ class Part:
         ends: list[int | None] = [*cuts[1:]] or [None]
         part = cls(target, version, [Gap(at, end) for at, end in zip(cuts, ends, strict=False)])
         part._open(os.O_CREAT | os.O_TRUNC)
+        # A later gap begins beyond the bytes that are there.
+        os.ftruncate(part._descriptor, part.gaps[-1].at)
         part.note()
         return part
 
@@ -122,7 +125,7 @@ class Part:
 
     def note(self) -> None:
         """Write down which bytes are there, after they are."""
-        with self._lock:
+        with self._noting:
             gaps = [(gap.at, gap.end) for gap in self.gaps]
             os.fdatasync(self._descriptor)
             noted = {"version": asdict(self.version), "gaps": gaps}
