@@ -90,8 +90,13 @@ def open_cache(
     final = folder / _key(data, spec, size, images)
     if not final.is_dir():
         _check_space(folder, size, len(images))
-        with durable.staging(final) as beside:
-            _Build(spec, size, part.labels).write(beside, images, progress)
+        try:
+            with durable.staging(final) as beside:
+                _Build(spec, size, part.labels).write(beside, images, progress)
+        except OSError:
+            # Two trainings may start at once; the key names the content, so the first one's serves.
+            if not final.is_dir():
+                raise
     return _read(final, len(spec.classes))
 
 

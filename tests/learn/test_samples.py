@@ -9,6 +9,7 @@ import torch
 from kagflow.errors import DataError
 from kagflow.infer.image import Grey, read_grey
 from kagflow.learn import augment
+from kagflow.learn import cache as cache_module
 from kagflow.learn.augment import AUGMENTS
 from kagflow.learn.cache import Part, decode_mask, open_cache
 from kagflow.learn.dataset import Samples, Steps, crop, to_channels
@@ -44,6 +45,21 @@ def test_the_cache_is_made_once_and_again_when_its_data_change(cache, squares, t
     (squares / "manifest.json").write_text("{}")
     cache()
     assert len(list((tmp_path / "c").iterdir())) == 3
+
+
+def test_two_trainings_may_make_the_same_cache_at_once(cache, tmp_path, monkeypatch):
+    first = cache()
+    (made,) = (tmp_path / "c").iterdir()
+    aside, write = tmp_path / "aside", cache_module._Build.write
+    made.rename(aside)
+
+    def slower(self, folder, files, progress):
+        write(self, folder, files, progress)
+        aside.rename(made)
+
+    monkeypatch.setattr(cache_module._Build, "write", slower)
+    assert cache().ids == first.ids
+    assert list((tmp_path / "c").iterdir()) == [made]
 
 
 def test_working_size(cache):
