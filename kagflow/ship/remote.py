@@ -14,7 +14,7 @@ from kagflow.ship.credentials import Credential
 from kagflow.ship.remote_competitions import CompetitionCalls
 from kagflow.ship.remote_datasets import DatasetCalls
 from kagflow.ship.remote_kernels import KernelCalls
-from kagflow.ship.remote_transport import Transport, is_loopback
+from kagflow.ship.remote_transport import Transport, is_loopback, site_of
 from kagflow.ship.remote_types import words
 
 LOCAL_URL = "KAGFLOW_LOCAL_URL"
@@ -79,7 +79,7 @@ def _local(url: str | None) -> tuple[str, Credential]:
         )
     if not is_loopback(url):
         raise RefusedError(
-            f"the local profile talks to this machine only, not to {urlsplit(url).hostname}",
+            f"the local profile talks to this machine only, not to {site_of(url)}",
             hint=f"unset {LOCAL_URL}, or use --profile kaggle",
         )
     parts = urlsplit(url)

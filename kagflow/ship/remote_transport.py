@@ -71,7 +71,7 @@ class Transport:
         if response.status_code in REDIRECTS:
             if response_type.__name__ != "HttpRedirect":
                 raise NetworkError(
-                    f"{method}: {_where(self.base)} sends us elsewhere (a sign-in page of the "
+                    f"{method}: {site_of(self.base)} sends us elsewhere (a sign-in page of the "
                     "network?)",
                     hint=SIGN_IN,
                 )
@@ -108,7 +108,7 @@ class Transport:
             response.close()
             url = urljoin(url, response.headers["Location"])
         raise NetworkError(
-            f"{_where(url)} redirects without end", hint="run the same command again"
+            f"{site_of(url)} redirects without end", hint="run the same command again"
         )
 
     def put(self, url: str, body: Any, headers: Mapping[str, str]) -> requests.Response:
@@ -132,7 +132,7 @@ class Transport:
                 response = once()
             except requests.RequestException as error:
                 failure: KagflowError = NetworkError(
-                    f"{what}: no answer from {_where(self.base)} ({type(error).__name__})",
+                    f"{what}: no answer from {site_of(self.base)} ({type(error).__name__})",
                     hint="check the connection and run the same command again",
                 )
             else:
@@ -155,12 +155,12 @@ class Transport:
         """
         if self.loopback_only and not is_loopback(url):
             raise RefusedError(
-                f"the local profile talks to this machine only, not to {_where(url)}",
+                f"the local profile talks to this machine only, not to {site_of(url)}",
                 hint="unset KAGFLOW_LOCAL_URL, or use --profile kaggle",
             )
         if self.base.startswith("https:") and urlsplit(url).scheme != "https":
             raise RefusedError(
-                f"{_where(self.base)} gave a link without encryption, to {_where(url)}",
+                f"{site_of(self.base)} gave a link without encryption, to {site_of(url)}",
                 hint="is something between this machine and Kaggle? Try another network",
             )
 
@@ -175,7 +175,7 @@ class Transport:
             body = None
         if not isinstance(body, dict):
             raise NetworkError(
-                f"{method}: {_where(self.base)} answered with something that is not JSON "
+                f"{method}: {site_of(self.base)} answered with something that is not JSON "
                 "(a sign-in page of the network?)",
                 hint=SIGN_IN,
             )
@@ -208,6 +208,10 @@ def _session() -> requests.Session:
     return session
 
 
-def _where(url: str) -> str:
-    parts = urlsplit(url)
+def site_of(url: str) -> str:
+    """Name a URL's scheme and host, without a credential or a signature."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "something that is no address"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
