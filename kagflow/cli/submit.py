@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -98,7 +98,8 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
         ("score out of fold", f"{score:.4f} ({cv['label']}), all-empty {cv['floor']:.4f}"),
         ("dataset", f"{dataset['ref']} version {dataset['version']}, {what}"),
         ("kernel", f"{plan.kernel}, {plan.accelerator}, internet off, private"),
-        ("session ends after", f"{plan.timeout_s / 60:.0f} min"),
+        ("machine received", plan.machine or "not known: kagflow doctor --live tells"),
+        ("session ends after", f"{plan.timeout_s / 60:.0f} min{_unless(plan)}"),
         ("submissions left today", plan.submissions_left),
         ("hours left this week", value["quota_left_hours"]),
     ]
@@ -126,12 +127,22 @@ def rehearse(session: Session, known: Known, packed: Packed) -> Receipt:
         kernel=_kernel(known, packed, account=session.workspace.profile).script,
         data=session.workspace.data(known.name),
         task=known.config.task(),
-        rerun_kind=known.config.rerun,
+        rerun_kind=rerun_kind(session, known),
         limits=Limits(limits.inference_minutes, limits.memory_gb, hidden),
         fingerprint=load_snapshot(),
         notes=tuple(f"wheel {one.file.name}: {one.origin}" for one in packed.pack.wheels),
     )
     return run(spec, out, progress=session.out.progress())
+
+
+def rerun_kind(session: Session, known: Known) -> Literal["hidden", "none", "unknown"]:
+    """Return what the competition's file says of the rerun, else what Kaggle was seen to do."""
+    from kagflow.ship import assumptions
+
+    if known.config.rerun != "unknown":
+        return known.config.rerun
+    seen = assumptions.value(remotes.client_state(session), "rerun", known.config.slug)
+    return "hidden" if seen == "hidden" else "none" if seen == "none" else "unknown"
 
 
 def show_receipt(session: Session, receipt: Receipt) -> None:
@@ -244,6 +255,12 @@ def _facts(packed: Packed) -> dict[str, Any]:
         read = read_receipt(receipt)
         facts |= {"receipt": read.verdict, "projected_p50": read.projected_minutes}
     return facts
+
+
+def _unless(plan: SubmitPlan) -> str:
+    if plan.most_s <= plan.timeout_s:
+        return ""
+    return f"; {plan.most_s / 3600:.0f} h at most, until the limit was seen to hold"
 
 
 def _yes(value: bool) -> str:

@@ -172,7 +172,7 @@ def _process(store: Store, dataset: int, number: int) -> None:
                         blob_path(store, token),
                         staged,
                         PurePosixPath(path),
-                        unpacked=store.settings.archives_unpacked,
+                        unpacked=_unpacked(store),
                     )
     except (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError):
         status = "FAILED"
@@ -183,12 +183,17 @@ def _process(store: Store, dataset: int, number: int) -> None:
     )
 
 
-def _place(blob: Path, tree: Path, path: PurePosixPath, *, unpacked: bool) -> None:
+def _unpacked(store: Store) -> tuple[str, ...]:
+    """Return the endings of what this Kaggle unpacks."""
+    archives = ARCHIVES if store.settings.archives_unpacked else ()
+    return archives if store.settings.wheels_whole else (*archives, ".whl")
+
+
+def _place(blob: Path, tree: Path, path: PurePosixPath, *, unpacked: tuple[str, ...]) -> None:
     if REJECTED & set(str(path)):
         raise ValueError(f"the name '{path}' is not allowed")
     target = _inside(tree, path)
-    ends = ARCHIVES if unpacked else ()
-    suffix = next((end for end in ends if path.name.lower().endswith(end)), None)
+    suffix = next((end for end in unpacked if path.name.lower().endswith(end)), None)
     if suffix is not None and _unpack(blob, tree, path.with_name(path.name[: -len(suffix)])):
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ class Settings:
     mount_seed: int = 0
     image: str = "kaggle-image-v170-approx"  # the fingerprint that runs see
     archives_unpacked: bool = True  # else an uploaded zip arrives as it was sent
+    wheels_whole: bool = True  # else a wheel is unpacked like any archive
     version_pin_honoured: bool = True  # else owner/slug/N mounts the newest version
     internet_really_off: bool = True  # else a kernel's connections seem to succeed
     accelerator_substituted: str | None = None  # the GPU that a run gets whatever was asked for

@@ -110,6 +110,14 @@ def in_window(rows: Iterable[HoursRow], start: datetime, until: datetime) -> Wee
     return Week(start, start + WEEK, by_kind, still)
 
 
+def ended_within(records: Records, seconds: float, **where: Any) -> float:
+    """Sum the seconds of Kaggle's saved runs that ended no longer than `seconds` ago."""
+    since = datetime.now(UTC) - timedelta(seconds=seconds)
+    rows = records.select(HoursRow, place="kaggle", **where)
+    ended = (row for row in rows if row.kind == "kernel" and row.ended)
+    return sum(row.seconds or 0.0 for row in ended if _read(str(row.ended)) >= since)
+
+
 def spent(records: Records, *, profile: str, competition: str | None = None) -> dict[str, float]:
     """Return all seconds by kind that the ledger knows of a competition."""
     sums: dict[str, float] = {}

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kagflow.errors import DataError, RefusedError, RemoteError
+from kagflow.ship import assumptions, hours
 from kagflow.ship.pack import CONFIG, Pack, read_pack
 from kagflow.ship.records import Records, SubmissionRow
 from kagflow.ship.remote import Remote
@@ -19,6 +21,7 @@ from kagflow.ship.remote_types import Quota
 
 SCRIPT = "kernel.py"
 METADATA = "kernel-metadata.json"
+SESSION_S = 12 * 3600.0  # Kaggle's own limit on a run
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,11 @@ class DatasetPlan:
 
 @dataclass(frozen=True)
 class SubmitPlan:
-    """Hold everything that `execute` will do; `to_dict` is what a person or --json sees."""
+    """Hold everything that `execute` will do; `to_dict` is what a person or --json sees.
+
+    `most_s` is the longest that the run may take; `machine` what its machine shape was seen to
+    give, None where nobody looked.
+    """
 
     profile: str
     account: str
@@ -74,6 +81,8 @@ class SubmitPlan:
     rerun: str
     quota_left_s: float | None
     submissions_left: int | None
+    most_s: float
+    machine: str | None
     previous: SubmissionRow | None
     facts: Mapping[str, Any]
     again: bool
@@ -105,7 +114,9 @@ class SubmitPlan:
             "kernel": self.kernel,
             "title": self.title,
             "accelerator": self.accelerator,
+            "machine": self.machine,
             "timeout_s": self.timeout_s,
+            "most_hours": round(self.most_s / 3600, 2),
             "internet": False,
             "private": True,
             "message": self.message,
@@ -141,9 +152,14 @@ def plan_dataset(remote: Remote, competition: str, pack: Pack) -> DatasetPlan:
     """Return which dataset version holds the pack, or would: asks Kaggle, changes nothing."""
     ref = dataset_ref(remote.account(), competition)
     title = f"kagflow {_slug(competition)} pack"
-    push = DatasetPush(ref, title, pack.path, f"kagflow pack {pack.hash}")
+    mark = f"kagflow pack {pack.hash}"
     known = remote.dataset(ref)
-    there = known.version_with(push.mark) if known else None
+    there = known.version_with(mark) if known else None
+    honoured = assumptions.value(remote.state, "version_pin_honoured")
+    if known and there and there != known.current and not honoured:
+        # A kernel may get the newest version whatever it asks for: let that be ours.
+        mark, there = f"{mark} after {known.current}", None
+    push = DatasetPush(ref, title, pack.path, mark)
     version = there or (known.current if known else 0) + 1
     return DatasetPlan(push, version, there is not None, pack.bytes, len(pack.files))
 
@@ -161,7 +177,7 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
             f"{request.slug}: this account has not accepted the competition's rules",
             hint=f"accept them on {SITE}/competitions/{request.slug}/rules",
         )
-    account = remote.account()
+    account, assumed = remote.account(), partial(assumptions.value, remote.state)
     previous = _previous(records, request, remote.profile, account, pack.hash)
     attempt = _attempt(request, remote, previous, pack.hash)
     accelerator = str(metadata["machine_shape"])
@@ -181,9 +197,11 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
         accelerator=accelerator,
         timeout_s=request.timeout_s,
         message=_message(request.facts, pack.hash, attempt),
-        rerun=str(json.loads((request.pack / CONFIG).read_text()).get("rerun", "unknown")),
-        quota_left_s=quota.left if quota else None,
+        rerun=_rerun(request, remote),
+        quota_left_s=_quota_left(quota, accelerator, remote, records),
         submissions_left=remote.limits(request.slug).left,
+        most_s=request.timeout_s if assumed("timeout_honoured") else SESSION_S,
+        machine=assumed("machine", accelerator),
         previous=previous,
         facts=dict(request.facts),
         again=request.again,
@@ -252,6 +270,29 @@ def _quota_for(accelerator: str, gpu: Quota | None, tpu: Quota | None) -> Quota 
     if accelerator in {"", "None"}:
         return None
     return tpu if accelerator.lower().startswith("tpu") else gpu
+
+
+def _quota_left(
+    quota: Quota | None, accelerator: str, remote: Remote, records: Records
+) -> float | None:
+    """Return the seconds left this week, less what ended too lately for Kaggle to count it."""
+    if quota is None:
+        return None
+    late = hours.ended_within(
+        records,
+        assumptions.value(remote.state, "quota_lag_s"),
+        profile=remote.profile,
+        account=remote.account(),
+        accelerator=accelerator,
+    )
+    return max(0.0, quota.left - late)
+
+
+def _rerun(request: SubmitRequest, remote: Remote) -> str:
+    """Return the competition's rerun as its file says, as Kaggle was seen to do, or unknown."""
+    said = json.loads((request.pack / CONFIG).read_text()).get("rerun", "unknown")
+    known = assumptions.value(remote.state, "rerun", request.slug)
+    return str(known if said == "unknown" else said)
 
 
 def _slug(competition: str) -> str:

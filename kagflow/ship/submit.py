@@ -14,7 +14,7 @@ from typing import Any
 
 from kagflow.errors import RefusedError, RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import hours
+from kagflow.ship import assumptions, hours
 from kagflow.ship.plan import SubmitPlan, SubmitRequest, make_plan
 from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.remote import Remote
@@ -26,6 +26,7 @@ __all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
 OUTPUT = "submission.csv"
 TAIL = 30  # lines of a failed kernel's log that are shown
 WAIT = 5.0  # seconds for another kagflow that submits the same pack
+READY_FACTOR = 6  # a pack takes so much longer to bind than a probe of a kilobyte
 QUEUE_S = 7200.0  # seconds a session may wait for a machine
 SCORING_S = 43200.0  # seconds until a score is given up, as the official client has it
 
@@ -77,7 +78,9 @@ class _Attempt:
 
         def send() -> dict[str, Any]:
             version = self.remote.dataset_create_or_version(push, progress=self.progress)
-            self.remote.dataset_wait(push, version, progress=self.progress)
+            slow_s = assumptions.value(self.remote.state, "dataset_ready_s")
+            limit_s = max(3600.0, READY_FACTOR * slow_s)
+            self.remote.dataset_wait(push, version, progress=self.progress, limit_s=limit_s)
             return {"ref": push.ref, "version": version}
 
         got = self._step(row, "dataset", {"ref": push.ref, "mark": push.mark}, send)
@@ -169,7 +172,8 @@ class _Attempt:
     def _scored(self, row: SubmissionRow, item: Submission, rerun_s: float) -> SubmissionRow:
         save, rerun = row.real_minutes or 0.0, rerun_s / 60
         reran = self.plan.rerun != "none"
-        minutes = save + (rerun if reran else 0.0)
+        billed = reran and assumptions.value(self.remote.state, "rerun_billed")
+        minutes = save + (rerun if billed else 0.0)
         return self._update(
             row,
             status="scored",
