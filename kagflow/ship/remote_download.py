@@ -147,8 +147,9 @@ class Download:
         """Close every gap, each in a stream of its own; the first may have its answer already."""
         gaps = [gap for gap in part.gaps if not gap.closed]
         answers = [response if gap is part.gaps[0] else None for gap in gaps]
-        if len(gaps) == 1:
-            self._stream(part, gaps[0], answers[0])
+        if len(gaps) < 2:
+            for gap, answer in zip(gaps, answers, strict=True):
+                self._stream(part, gap, answer)
             return
         with ThreadPoolExecutor(len(gaps)) as pool:
             try:

@@ -112,7 +112,7 @@ def broken_fault(folder: Path, broken: Broken) -> DataError:
     """Return the error that names a broken image."""
     return DataError(
         f"{folder / broken.image_id} {broken.reason}",
-        hint="Fetch the competition again, or write dirt: skip in competition.yaml.",
+        hint="Fetch the competition again, or take the image and its labels out.",
     )
 
 

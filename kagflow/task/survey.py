@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from kagflow.errors import RefusedError
+from kagflow.errors import DataError, RefusedError
 from kagflow.task import dirt, folds, index, labels
 from kagflow.task.index import Broken, ImageRow
 from kagflow.task.table import read_table
@@ -114,16 +114,15 @@ def _check_labels(
     return known, sorted(bad, key=lambda row: row.line)
 
 
-def _unusable(data: Path, spec: TaskSpec, broken: list[Broken], bad: list[BadRow]) -> Exception:
+def _unusable(data: Path, spec: TaskSpec, broken: list[Broken], bad: list[BadRow]) -> DataError:
     if broken:
         fault = index.broken_fault(data / spec.train_images, broken[0])
     else:
         fault = labels.row_fault(data / spec.train_csv, bad[0])
-    more = len(broken) + len(bad) - 1
-    if more:
-        fault.message += f" (and {more} more, listed in {data / DIRT})"
-    fault.hint += " `dirt: skip` in competition.yaml leaves such images out."
-    return fault
+    others = len(broken) + len(bad) - 1
+    more = f" (and {others} more, listed in {data / DIRT})" if others else ""
+    skip = "`dirt: skip` in competition.yaml leaves such images out."
+    return DataError(fault.message + more, hint=f"{fault.hint} {skip}")
 
 
 def _warnings(

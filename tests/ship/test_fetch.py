@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import re
+import socket
 import stat
+import sys
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from kagflow import process
 from kagflow.errors import DataError, LocalError, RefusedError, RemoteError
 from kagflow.ship import archive, claim, fetch
 from kagflow.task.spec import TaskSpec
@@ -241,3 +247,175 @@ def test_a_header_that_disagrees_with_the_listing_is_refused(tmp_path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="aaaa"):
         archive.unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+# -- by name of the fault
+
+
+def test_f1_a_kill_between_download_and_unpacking_downloads_nothing_again(
+    script, stub, remote, tmp_path, monkeypatch
+) -> None:
+    script.rpc("GetCompetition", {"userHasEntered": True, "hostName": "someone"})
+    script.rpc("DownloadDataFiles", (302, {"Location": f"{stub}/a.zip"}, b""))
+    script.on("/a.zip", (200, {"ETag": '"1"'}, GOOD), (200, {"ETag": '"1"', "X-Cut": "0"}, GOOD))
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(archive, "unpack", stopped)
+        fetched(remote, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+    # The second answer has headers only: its body would not do.
+    assert fetched(remote, tmp_path / "tiny").files == 2
+
+
+def test_f2_an_empty_file_and_a_page_are_no_archives(script, stub, remote, tmp_path) -> None:
+    offer(script, stub, b"", b"<html>sign in</html>")
+    with pytest.raises(DataError, match="not a whole zip") as caught:
+        fetched(remote, tmp_path / "tiny")
+    assert str(tmp_path / ".tiny.bad") in caught.value.hint
+    assert not (tmp_path / "tiny").exists()
+
+
+FULL = """
+import sys
+from pathlib import Path
+from kagflow.errors import LocalError
+from kagflow.ship import fetch
+from kagflow.ship.manifest import check_tree, read_manifest
+from kagflow.ship.remote import Remote
+from kagflow.task.spec import TaskSpec
+base, spec = Path(sys.argv[2]), TaskSpec(slug=sys.argv[3], kind="segmentation", classes=("1", "2"))
+remote = Remote("local", url=sys.argv[1], state=base / "state")
+fetch.fetch(remote, spec, base / "tiny")
+fetch._need = lambda *_: None
+junk = base / "junk"
+for left in (40_000, 12_000, 4_096, 0):
+    with junk.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    with junk.open("rb+") as file:
+        file.truncate(max(0, junk.stat().st_size - left))
+    try:
+        fetch.fetch(remote, spec, base / "tiny", wish=fetch.Wish(force=True))
+    except LocalError as error:
+        print(error.message)
+    check_tree(base / "tiny", read_manifest(base / "tiny"), verify=True)
+    junk.unlink()
+fetch.fetch(remote, spec, base / "tiny", wish=fetch.Wish(force=True))
+print("whole", sorted(path.name for path in base.iterdir()))
+"""
+
+
+def test_f3_a_disk_that_fills_up_harms_nothing(embedded, tmp_path) -> None:
+    url = embedded.replace("http://", "http://full:local@")
+    script = 'mount -t tmpfs -o size=200k tmpfs "$1" && shift && exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path]
+    probe = process.run([*words, "true"], check=False)
+    if probe.returncode:
+        pytest.skip(f"no small disk can be mounted here: {probe.stderr}")
+    done = process.run([*words, sys.executable, "-c", FULL, url, tmp_path, SPEC.slug], timeout=60)
+    lines = done.stdout.splitlines()
+    assert len(lines) >= 3
+    assert all("the disk is full" in line for line in lines[:-1]), lines
+    assert lines[-1] == "whole ['.tiny.lock', 'tiny']"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from kagflow.ship.claim import claim
+with claim(Path(sys.argv[1]), "is fetching"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_f21_a_second_fetch_names_the_first_and_gives_up(
+    local, tmp_path, monkeypatch, locks
+) -> None:
+    monkeypatch.setattr(claim, "WAIT", 0.2)
+    holder = process.spawn([sys.executable, "-c", HOLD, tmp_path / "tiny"], stdout=process.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with monkeypatch.context() as patch:
+            if not locks:  # as on some network file systems
+                patch.setattr("filelock.FileLock", lambda *_, **__: contextlib.nullcontext())
+            with pytest.raises(RefusedError) as caught:
+                fetched(local(), tmp_path / "tiny")
+        who = rf"pid {holder.pid} on {re.escape(socket.gethostname())}, for \d+ s"
+        assert re.search(who, caught.value.message)
+        assert caught.value.exit_code == 8
+    finally:
+        holder.kill()
+        holder.wait()
+    # Its note is still there, but nobody behind it.
+    assert (tmp_path / ".tiny.owner.json").exists()
+    assert not fetched(local(), tmp_path / "tiny").already
+    assert not (tmp_path / ".tiny.owner.json").exists()
+
+
+def test_f21_a_number_that_was_given_out_again_is_no_owner(local, tmp_path) -> None:
+    note = {"host": socket.gethostname(), "pid": os.getppid(), "started": 1, "since": 0}
+    (tmp_path / ".tiny.owner.json").write_text(json.dumps(note))
+    assert not fetched(local(), tmp_path / "tiny").already
+
+
+def test_f18_a_clock_that_jumps_back_gives_no_negative_age(tmp_path) -> None:
+    note = tmp_path / ".tiny.owner.json"
+    note.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": time.time() + 9000}))
+    assert "for 0 s" in claim._taken(tmp_path / "tiny", "is fetching", note).message
+
+
+def test_f29_f31_links_in_a_fetched_tree_are_changes(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    image = next((target / "train_images").iterdir())
+    image.rename(tmp_path / "elsewhere.png")
+    image.symlink_to(tmp_path / "elsewhere.png")
+    for verify in (False, True):
+        with pytest.raises(DataError, match="missing or changed"):
+            fetched(local(), target, verify=verify)
+
+
+def test_f31_a_part_that_is_a_link_is_not_written_through(script, stub, remote, tmp_path) -> None:
+    offer(script, stub, GOOD)
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / ".tiny.zip.part").symlink_to(precious)
+    (tmp_path / ".tiny.zip").symlink_to(precious)
+    fetched(remote, tmp_path / "tiny")
+    assert precious.read_text() == "mine"
+
+
+def test_verify_finds_what_size_and_time_hide(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    fetched(local(), target)
+    image = next((target / "train_images").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content[:-1] + b"\0")
+    os.utime(image, (archive.UNTOUCHED, archive.UNTOUCHED))
+    assert fetched(local(), target).already
+    with pytest.raises(DataError, match="1 files are missing or changed"):
+        fetched(local(), target, verify=True)
+
+
+def test_only_some_files_are_no_whole_fetch(local, tmp_path) -> None:
+    target = tmp_path / "tiny"
+    some = fetched(local(), target, only="*.csv")
+    assert (some.files, some.images, some.only) == (2, 0, "*.csv")
+    assert {path.name for path in target.iterdir()} == {
+        "manifest.json", "sample_submission.csv", "train.csv",
+    }  # fmt: skip
+    assert fetched(local(), target, only="*.csv").already
+    with pytest.raises(DataError, match=r"holds only what matches"):
+        fetch.index_data(target, SPEC, Plan(2))
+    assert fetched(local(), target).images == 11
+    assert fetched(local(), target, only="*.csv").already
+    with pytest.raises(DataError, match=r"no file of the archive matches"):
+        fetched(local(), tmp_path / "none", only="*.tif")
