@@ -56,13 +56,15 @@ def saved_facts(tiny):
 @pytest.fixture(scope="session")
 def kaggle_store(tiny, tiny_folder, tmp_path_factory):
     """A store with both kinds of competition, served for the whole session."""
-    from kagflow.rehearse import server
+    from kagflow.rehearse import server, settings
     from kagflow.rehearse.store import Store
 
     folder = tmp_path_factory.mktemp("kaggle") / "store"
     store = Store(folder)
     store.add_competition(tiny.make_facts(), tiny_folder)
     store.add_competition(saved_facts(tiny), tiny_folder)
+    # Every run draws where its inputs are, the same in each run of the tests.
+    settings.change(folder, mount_layout="random", mount_seed=1)
     server.ensure(folder)
     yield store
     server.stop(folder)

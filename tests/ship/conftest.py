@@ -134,7 +134,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def embedded(tiny, tmp_path_factory) -> Iterator[str]:
     """The URL of an embedded Kaggle with the tiny competition, with and without a rerun."""
-    from kagflow.rehearse import server
+    from kagflow.rehearse import server, settings
     from kagflow.rehearse.store import Store
 
     store = tmp_path_factory.mktemp("kaggle") / "store"
@@ -143,6 +143,8 @@ def embedded(tiny, tmp_path_factory) -> Iterator[str]:
     saved = replace(facts, slug=SAVED, rerun="none", task=replace(facts.task, slug=SAVED))
     for one in (facts, saved):
         Store(store).add_competition(one, folder)
+    # Every run draws where its inputs are, the same in each run of the tests.
+    settings.change(store, mount_layout="random", mount_seed=1)
     yield server.ensure(store).url
     server.stop(store)
 
