@@ -37,7 +37,7 @@ def command(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="reset: do not ask.")] = False,
 ) -> None:
-    """Start, stop or look at the embedded Kaggle, or add a competition of your own data."""
+    """Start, stop or look at the embedded Kaggle, reset it, or add a competition to it."""
     from kagflow.rehearse import local_add, server
 
     session = open_session(context)
