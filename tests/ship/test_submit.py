@@ -10,9 +10,9 @@ import pytest
 
 from kagflow import durable
 from kagflow.errors import DataError, NetworkError, RefusedError, RemoteError
-from kagflow.ship import hours, plan, submit
+from kagflow.ship import assumptions, hours, plan, submit
 from kagflow.ship.pack import pack_hash
-from kagflow.ship.records import HoursRow, Records, SubmissionRow
+from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.submit import SubmitRequest, execute, make_plan
 
 # Submits nothing found, without waiting for numpy.
@@ -285,3 +285,61 @@ def test_a_damaged_pack_and_a_talking_kernel_are_refused(road: Road) -> None:
     (road.pack / "a.safetensors").write_bytes(b"flipped")
     with pytest.raises(DataError, match="not the file that was packed"):
         road.plan()
+
+
+def believe(road: Road, name: str, value: object, key: str = "") -> None:
+    answer = assumptions.Answer(name, "verified", value, "told by a test", key=key)
+    assumptions.note(road.remote.state, [answer])
+
+
+def test_a_pack_that_is_not_the_newest_goes_up_again_until_pins_were_seen_to_hold(road) -> None:
+    first, ref = road.pack, f"{road.remote.account()}/kagflow-tiny-pack"
+    send = road.remote.dataset_create_or_version
+    send(road.plan().dataset.push)
+    road.pack = make_pack(road.folder / "packs", b"others")
+    send(road.plan().dataset.push)
+    road.pack = first
+    careful = road.plan().dataset
+    assert (careful.there, careful.version) == (False, 3)
+    assert send(careful.push) == 3
+    assert road.plan().dataset.there
+    road.pack = make_pack(road.folder / "packs2", b"others")
+    believe(road, "version_pin_honoured", True)
+    trusting = road.plan().dataset
+    assert (trusting.there, trusting.version) == (True, 2)
+    assert road.remote.dataset(ref).current == 3
+
+
+def test_a_plan_says_what_is_not_known_of_kaggle(road) -> None:
+    careful = road.plan()
+    assert (careful.most_s, careful.machine) == (12 * 3600, None)
+    believe(road, "timeout_honoured", True)
+    believe(road, "machine", "Tesla T4 x2", "NvidiaTeslaT4")
+    seen = road.plan().to_dict()
+    assert (seen["most_hours"], seen["machine"]) == (round(60 / 3600, 2), "Tesla T4 x2")
+
+
+def test_a_late_run_is_taken_off_the_quota(road) -> None:
+    before = road.plan().quota_left_s
+    row = HoursRow("local", road.remote.account(), "kernel", "tiny", "k/v1", "kaggle",
+                   "NvidiaTeslaT4", now(), ended=now(), seconds=7200.0)  # fmt: skip
+    road.records.add(row)
+    assert before - road.plan().quota_left_s == pytest.approx(7200.0)
+    believe(road, "quota_lag_s", 0.0)
+    assert before - road.plan().quota_left_s == pytest.approx(0.0)
+
+
+def test_an_unknown_rerun_is_what_was_seen(road) -> None:
+    config = road.pack / "config.json"
+    config.write_text("{}")
+    manifest = json.loads((road.pack / "manifest.json").read_text())
+    body = config.read_bytes()
+    manifest["files"]["config.json"] = {
+        "sha256": durable.hashlib.sha256(body).hexdigest(), "bytes": len(body)
+    }  # fmt: skip
+    manifest["pack"] = pack_hash(manifest)
+    durable.write_json(road.pack / "manifest.json", manifest)
+    road.pack = road.pack.rename(road.pack.with_name(manifest["pack"]))
+    assert road.plan().rerun == "unknown"
+    believe(road, "rerun", "none", road.slug)
+    assert road.plan().rerun == "none"
