@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kagflow.ship.fetch import Fetched, Wish
-    from kagflow.task.survey import Surveyed
+    from kagflow.task.surveyed import Surveyed
 
 
 @guarded
@@ -47,7 +47,7 @@ def command(
 def fetch(session: Session, known: Known, wish: Wish | None = None) -> Fetched:
     """Bring a competition's data here and index it."""
     from kagflow.ship import fetch as stage
-    from kagflow.task.survey import Plan
+    from kagflow.task.surveyed import Plan
 
     remote = remotes.open_remote(session)
     if session.local:
@@ -73,8 +73,7 @@ def fetch(session: Session, known: Known, wish: Wish | None = None) -> Fetched:
 
 
 def _tell_dirt(session: Session, surveyed: Surveyed, data: Path) -> None:
-    from kagflow.task.dirt import MEANS
-    from kagflow.task.survey import DIRT
+    from kagflow.task.surveyed import DIRT, MEANS
 
     if surveyed.already or not surveyed.dirt:
         return

@@ -17,9 +17,9 @@ from kagflow.ship import archive, remote_parts
 from kagflow.ship.claim import claim
 from kagflow.ship.manifest import MANIFEST, check_tree, hashes, read_manifest, write_manifest
 from kagflow.ship.remote import Remote
-from kagflow.task import survey
+from kagflow.task import surveyed
 from kagflow.task.spec import TaskSpec
-from kagflow.task.survey import Plan, Surveyed
+from kagflow.task.surveyed import Plan, Surveyed
 
 # A competition of this host is generated look-alike data.
 GENERATED_HOST = "kagflow-mini"
@@ -89,7 +89,13 @@ def index_data(data: Path, spec: TaskSpec, plan: Plan, *, progress: Progress = Q
             raise DataError(
                 f"{data} holds only what matches '{manifest['only']}'", hint="kagflow fetch"
             )
-        return survey.survey(data, spec, plan, version=manifest["version"], progress=progress)
+        found = surveyed.standing(data, plan)
+        if found:
+            return found
+        # Imported here: a rerun that has nothing to do needs no image library.
+        from kagflow.task.survey import survey
+
+        return survey(data, spec, plan, version=manifest["version"], progress=progress)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ class _Fetch:
         made, old = _beside(target)
         with durable.staging(made) as folder:
             files = archive.unpack(zipped, folder, only=self.only, progress=self.progress)
-            clash = {MANIFEST, *survey.WRITTEN} & {file.name for file in files}
+            clash = {MANIFEST, *surveyed.WRITTEN} & {file.name for file in files}
             if clash:
                 raise DataError(
                     f"archive member '{min(clash)}' has a name that kagflow writes itself"
@@ -188,7 +194,7 @@ def _keep_derived(old: Path, new: Path) -> None:
     before = hashes(old)
     if before is None or before != hashes(new):
         return
-    for name in survey.KEPT:
+    for name in surveyed.KEPT:
         if (old / name).is_file():
             durable.write_bytes(new / name, (old / name).read_bytes())
 

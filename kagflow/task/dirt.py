@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kagflow.task import rle
-from kagflow.task.table import read_table, write_table
+from kagflow.task.surveyed import MEANS
+from kagflow.task.table import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,18 +20,6 @@ if TYPE_CHECKING:
     from kagflow.task.spec import TaskSpec
 
 HEADER = ("kind", "image_id", "other", "line", "detail")
-# What makes an image unusable; all else is told and left to judge.
-SPOILS = frozenset({"corrupt", "label"})
-MEANS = {
-    "corrupt": "files that are no whole image",
-    "label": "label rows that cannot be used",
-    "size": "images of another size than competition.yaml says",
-    "depth": "images of more than 8 bits, read as 8",
-    "conflict": "equal images with different masks",
-    "duplicate": "equal images with equal masks",
-    "near": "near-duplicates, kept in one fold",
-    "overlap": "pairs of masks of one image that overlap",
-}
 
 
 @dataclass(frozen=True)
@@ -104,10 +93,3 @@ def write_dirt(path: Path, found: Iterable[Dirt]) -> None:
         HEADER,
         ((one.kind, one.image_id, one.other, one.line or "", one.detail) for one in cases),
     )
-
-
-def count_dirt(path: Path) -> dict[str, int]:
-    """Count the cases of each kind in a file that `write_dirt` wrote."""
-    if not path.is_file():
-        return {}
-    return dict(Counter(read_table(path).column("kind")))

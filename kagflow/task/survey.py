@@ -2,53 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from kagflow.errors import DataError, RefusedError
+from kagflow.errors import DataError
 from kagflow.task import dirt, folds, index, labels
 from kagflow.task.index import Broken, ImageRow
+from kagflow.task.surveyed import (
+    DIRT,
+    FOLDS,
+    INDEX,
+    KEPT,
+    WORK,
+    Plan,
+    Surveyed,
+    count_dirt,
+    standing,
+)
 from kagflow.task.table import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from kagflow.progress import Progress
     from kagflow.task.dirt import Dirt
     from kagflow.task.labels import BadRow, Labels
     from kagflow.task.spec import TaskSpec
-
-INDEX, FOLDS, DIRT = "index.csv", "folds.csv", "dirt.csv"
-KEPT = (INDEX, FOLDS, DIRT)
-WORK = ".index.work"
-WRITTEN = frozenset({*KEPT, WORK})
-
-Policy = Literal["fail", "skip"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Say how to cut the folds, and what to do where an image or its labels cannot be used.
-
-    Under `fail` nothing is cut; under `skip` such images are in no fold and no run.
-    """
-
-    folds: int
-    seed: int = 0
-    dirt: Policy = "fail"
-
-
-@dataclass(frozen=True)
-class Surveyed:
-    """Say what index and folds hold; `dirt` counts the cases of each kind, listed in dirt.csv."""
-
-    images: int
-    clusters: int
-    folds: int
-    skipped: int
-    already: bool
-    dirt: Mapping[str, int] = field(default_factory=dict)
 
 
 def survey(
@@ -61,8 +39,9 @@ def survey(
     first image or row that cannot be used, under the policy `fail`; RefusedError where other
     folds were cut before.
     """
-    if (data / INDEX).is_file() and (data / FOLDS).is_file():
-        return _standing(data, plan)
+    found_before = standing(data, plan)
+    if found_before:
+        return found_before
     _sweep(data)
     files = index.image_files(data / spec.train_images)
     work = data / WORK
@@ -83,21 +62,14 @@ def survey(
     index.write_index(data / INDEX, rows)
     folds.write_folds(data / FOLDS, split)
     work.unlink(missing_ok=True)
-    return _counted(data, split, len(files), plan, already=False)
-
-
-def _standing(data: Path, plan: Plan) -> Surveyed:
-    path = data / FOLDS
-    split = folds.read_folds(path)
-    there = 1 + max(fold for _, fold in split.values())
-    if there != plan.folds:
-        raise RefusedError(
-            f"{path} has {there} folds, the competition asks for {plan.folds}: earlier runs rest "
-            "on the folds that are there",
-            hint=f"set folds: {there} in competition.yaml, or move {path} away",
-        )
-    (data / WORK).unlink(missing_ok=True)
-    return _counted(data, split, len(index.read_index(data / INDEX)), plan, already=True)
+    return Surveyed(
+        images=len(files),
+        clusters=len({cluster for cluster, _ in split.values()}),
+        folds=plan.folds,
+        skipped=len(files) - len(split),
+        already=False,
+        dirt=count_dirt(data / DIRT),
+    )
 
 
 def _check_labels(
@@ -133,18 +105,6 @@ def _warnings(
     if spec.kind == "segmentation":
         found += dirt.of_masks(known, spec)
     return found
-
-
-def _counted(data: Path, split: folds.Folds, images: int, plan: Plan, *, already: bool) -> Surveyed:
-    clusters = len({cluster for cluster, _ in split.values()})
-    return Surveyed(
-        images,
-        clusters,
-        plan.folds,
-        skipped=images - len(split),
-        already=already,
-        dirt=dirt.count_dirt(data / DIRT),
-    )
 
 
 def _sweep(data: Path) -> None:

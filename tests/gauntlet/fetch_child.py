@@ -20,7 +20,7 @@ from kagflow.ship import archive, fetch, remote_download, remote_parts
 from kagflow.ship.remote import Remote
 from kagflow.task import index
 from kagflow.task.spec import TaskSpec
-from kagflow.task.survey import Plan
+from kagflow.task.surveyed import Plan
 
 SPEC = TaskSpec(slug="gauntlet", kind="segmentation", classes=("1", "2"))
 

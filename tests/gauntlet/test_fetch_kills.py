@@ -21,7 +21,8 @@ from kagflow.rehearse.facts import CompetitionFacts
 from kagflow.rehearse.store import Store
 from kagflow.ship.manifest import check_tree, read_manifest
 from kagflow.task.spec import TaskSpec
-from kagflow.task.survey import Plan, survey
+from kagflow.task.survey import survey
+from kagflow.task.surveyed import Plan
 
 SPEC = TaskSpec(slug="gauntlet", kind="segmentation", classes=("1", "2"))
 CHILD = Path(__file__).with_name("fetch_child.py")

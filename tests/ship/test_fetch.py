@@ -20,7 +20,7 @@ from kagflow import process
 from kagflow.errors import DataError, LocalError, RefusedError, RemoteError
 from kagflow.ship import archive, claim, fetch
 from kagflow.task.spec import TaskSpec
-from kagflow.task.survey import Plan
+from kagflow.task.surveyed import Plan
 
 SPEC = TaskSpec(slug="tiny-squares", kind="segmentation", classes=("1", "2"), height=64, width=64)
 

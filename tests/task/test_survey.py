@@ -12,7 +12,8 @@ from kagflow.errors import DataError, RefusedError
 from kagflow.task import index
 from kagflow.task.folds import read_folds
 from kagflow.task.spec import TaskSpec
-from kagflow.task.survey import Plan, survey
+from kagflow.task.survey import survey
+from kagflow.task.surveyed import Plan
 
 SPEC = TaskSpec("s", "segmentation", ("1", "2"), height=32, width=48)
 HEADER = "ImageId,ClassId,EncodedPixels\n"
