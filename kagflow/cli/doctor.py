@@ -178,6 +178,10 @@ def climb(session: Session, word: str | None, *, only: int | None, yes: bool) ->
 
 
 def _known(session: Session, word: str | None) -> competitions.Known | None:
+    """Return the named or active competition; None where none is, which is no fault here."""
+    if word is None and session.local and session.workspace.active() is None:
+        # The embedded Kaggle has only what was fetched from it or added to it.
+        return None
     try:
         return competitions.find(session.workspace, word)
     except KagflowError:
@@ -203,7 +207,7 @@ def _asker(session: Session, only: int | None, *, yes: bool) -> Callable[[Step],
                 f"step {step.number} wants a word, and nobody can be asked",
                 hint=session.command("doctor --live --yes"),
             )
-        return typer.confirm("  take it?", err=True)
+        return typer.confirm(f"step {step.number} costs: {step.price}. Take it?", err=True)
 
     return agreed
 
