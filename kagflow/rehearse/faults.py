@@ -174,8 +174,8 @@ class FilePlan(Plan):
         except OSError:
             text = ""
         if text != self._text:
-            self._text = text
             self.set(_parse(text, self._path) if text else ())
+            self._text = text
         return super().take(endpoint, ranged=ranged)
 
 

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kagflow.errors import KagflowError
 from kagflow.rehearse.faults import Fault, Plan
 from kagflow.rehearse.wire import error_response
 
@@ -32,18 +33,24 @@ class Misbehaving:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or fail to."""
         endpoint = endpoint_of(scope.get("path", "")) if scope["type"] == "http" else None
-        if endpoint is None:
-            await self.app(scope, receive, _dated(send, self.skew()))
+        try:
+            ahead, fault = self.skew(), self._fault(endpoint, scope)
+        except KagflowError as error:
+            # Somebody wrote settings or faults that can't be: say so, rather than guess.
+            said = error_response(400, f"{error.message} {error.hint}".strip())
+            await said(scope, receive, send)
             return
-        names = {name for name, _ in scope["headers"]}
-        fault = self.plan.take(endpoint, ranged=bool(names & {b"range", b"content-range"}))
-        ahead = self.skew() + (fault.seconds if fault and fault.do == "clock" else 0.0)
-        dated = _dated(send, ahead)
-        if fault is None or fault.do == "clock":
-            await self.app(scope, receive, dated)
+        if fault is None or endpoint is None or fault.do == "clock":
+            await self.app(scope, receive, _dated(send, ahead + (fault.seconds if fault else 0.0)))
             return
-        wire = _Wire(self.app, scope, receive, dated, endpoint, _closer(send))
+        wire = _Wire(self.app, scope, receive, _dated(send, ahead), endpoint, _closer(send))
         await ACTS[fault.do](wire, fault)
+
+    def _fault(self, endpoint: str | None, scope: Scope) -> Fault | None:
+        if endpoint is None:
+            return None
+        names = {name for name, _ in scope["headers"]}
+        return self.plan.take(endpoint, ranged=bool(names & {b"range", b"content-range"}))
 
 
 class _Wire:

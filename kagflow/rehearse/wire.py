@@ -149,7 +149,9 @@ def error_response(status: int, message: str, shape: str = "nested") -> Response
         401: "UNAUTHENTICATED",
         403: "PERMISSION_DENIED",
         404: "NOT_FOUND",
+        429: "RESOURCE_EXHAUSTED",
         501: "UNIMPLEMENTED",
+        503: "UNAVAILABLE",
     }
     body = {"code": status, "message": message, "status": names.get(status, "INTERNAL")}
     if shape == "html":

@@ -364,3 +364,21 @@ def test_a_deadline_ends_submissions(tiny, tiny_folder, served, remote, change, 
     pushed = run(remote, wait_for, "too-late")
     with pytest.raises(RemoteError, match="deadline"):
         remote.submit(SLUG, pushed.ref, version=1, file="submission.csv", message="m")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [("settings.json", '{"mount": 1}', "mount"), ("faults.json", '[{"at": "*"}]', "do")],
+)
+def test_a_running_server_names_a_file_that_cannot_be(
+    tiny, kaggle_store, sdk, tmp_path, name, text, says
+):
+    path = kaggle_store.path / name
+    before = path.read_text() if path.exists() else None
+    path.write_text(text)
+    try:
+        remote = Remote("local", url=sdk.http_client()._endpoint, state=tmp_path)
+        with pytest.raises(RemoteError, match=f"{name}.*{says}"):
+            remote.competition(SLUG)
+    finally:
+        path.unlink() if before is None else path.write_text(before)
