@@ -26,18 +26,19 @@ State = Literal["ok", "warn", "fail", "unknown"]
 PYTHON = (3, 11)  # the oldest that kagflow runs on
 TIGHT, LITTLE = 20 << 30, 2 << 30  # free bytes below which a road is doubtful, and hopeless
 SMI_SECONDS = 1.5
-# Compute capabilities that PyTorch's own builds were compiled for, lowest and highest, by CUDA:
-# the release matrix of pytorch/RELEASE.md. A major version runs what was compiled for a lower minor
-# one of it; what is above the highest needs a newer build.
+# Compute capabilities that PyTorch's own builds hold code for, lowest and highest, by CUDA: the
+# support matrix of pytorch/RELEASE.md, 2.10 to 2.14. A GPU runs what was compiled for a lower minor
+# of its major version.
 CAPABILITIES: dict[str, tuple[float, float]] = {
-    "11.8": (3.7, 9.0),
-    "12.1": (5.0, 9.0),
-    "12.4": (5.0, 9.0),
     "12.6": (5.0, 9.0),
-    "12.8": (7.0, 12.1),
-    "12.9": (7.0, 12.1),
+    "12.8": (7.5, 12.1),
     "13.0": (7.5, 12.1),
+    "13.2": (7.5, 12.1),
 }
+# pytorch/pytorch#172352: Volta left the build for 12.8 after 2.10.
+VOLTA_IN_128 = "2.10."
+# Builds to name, newest first; from 2.15 none is published for CUDA 12 (pytorch/pytorch#190385).
+BUILDS = (("13.0", "torch's cu130 build"), ("12.6", "a torch older than 2.15, in its cu126 build"))
 
 
 @dataclass(frozen=True)
@@ -135,27 +136,32 @@ def gpu_check() -> Check:
         return Check("gpu", "unknown", f"{shown}; no torch to compare with")
     version, cuda = torch
     if cuda is None:
-        mend = f"install torch's {build_for(found)} build: this one is for CPUs"
+        mend = f"install {build_for(found)}: this one is for CPUs"
         return Check("gpu", "warn", f"{shown}; torch {version} can't use it", mend)
-    unfit = [one for one in found if not fits(one.capability, cuda)]
+    unfit = [one for one in found if not fits(one.capability, cuda, version)]
     if unfit:
         text = f"{shown}; torch {version} has no code for capability {unfit[0].capability}"
-        return Check("gpu", "fail", text, f"install torch's {build_for(unfit)} build")
+        return Check("gpu", "fail", text, f"install {build_for(found)}")
     return Check("gpu", "ok", shown)
 
 
-def fits(capability: float, cuda: str) -> bool:
+def fits(capability: float, cuda: str, version: str = "") -> bool:
     """Tell whether a build for `cuda` runs on a capability; unknown numbers are given the doubt."""
-    known = CAPABILITIES.get(".".join(cuda.split(".")[:2]))
-    return not capability or known is None or known[0] <= capability <= known[1]
+    short = ".".join(cuda.split(".")[:2])
+    known = CAPABILITIES.get(short)
+    if not capability or known is None:
+        return True
+    if short == "12.8" and version.startswith(VOLTA_IN_128):
+        known = (7.0, known[1])
+    return known[0] <= capability <= known[1]
 
 
 def build_for(found: list[Gpu]) -> str:
-    """Name the newest known build that was compiled for all of these GPUs."""
-    for cuda in sorted(CAPABILITIES, key=float, reverse=True):
+    """Name a build that holds code for all of these GPUs."""
+    for cuda, name in BUILDS:
         if all(fits(one.capability, cuda) for one in found):
-            return "cu" + cuda.replace(".", "")
-    return "newest"
+            return name
+    return "a build for the newer of these GPUs, and hide the others by CUDA_VISIBLE_DEVICES"
 
 
 def disk_check(folder: Path) -> Check:

@@ -32,7 +32,9 @@ def torch(monkeypatch: pytest.MonkeyPatch, cuda: str | None) -> None:
         ("NVIDIA GeForce RTX 4070, 8.9, 12282", "12.8", "ok", ""),
         ("Tesla P100-PCIE-16GB, 6.0, 16384", "12.8", "fail", "cu126"),
         ("NVIDIA GeForce GTX 1060, 6.1, 6144", "13.0", "fail", "cu126"),
-        ("Tesla V100-SXM2-16GB, 7.0, 16384", "13.0", "fail", "cu129"),
+        ("Tesla V100-SXM2-16GB, 7.0, 16384", "13.0", "fail", "cu126"),
+        ("Tesla V100-SXM2-16GB, 7.0, 16384", "12.8", "ok", ""),
+        ("A Card of Tomorrow, 13.0, 16384", "13.0", "fail", "newer"),
         ("NVIDIA GeForce RTX 5090, 12.0, 32607", "12.6", "fail", "cu130"),
         ("Tesla T4, 7.5, 15360", None, "warn", "cu130"),
         ("Some Card, [N/A], [N/A]", "12.8", "ok", ""),
@@ -131,3 +133,10 @@ def test_a_folder_that_takes_nothing_is_a_failure(
     found = machine.file_system_check(tmp_path)
     assert found.state == "fail"
     assert "Permission denied" in found.found
+
+
+def test_volta_left_one_build_between_two_versions() -> None:
+    assert machine.fits(7.0, "12.8", "2.10.0+cu128")
+    assert not machine.fits(7.0, "12.8", "2.11.0+cu128")
+    assert machine.fits(7.0, "12.6", "2.14.1+cu126")
+    assert machine.fits(9.9, "99.9")
