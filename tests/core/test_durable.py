@@ -55,3 +55,25 @@ def test_files_are_flushed_before_they_are_renamed(
 def test_the_hash_is_the_files_own(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"kagflow")
     assert durable.sha256_file(tmp_path / "a") == hashlib.sha256(b"kagflow").hexdigest()
+
+
+def test_a_staged_folder_is_flushed_with_or_without_syncfs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_fsync, real_rename, real_syncfs = durable.os.fsync, Path.rename, durable._syncfs
+    monkeypatch.setattr(durable.os, "fsync", lambda one: (done.append("fsync"), real_fsync(one)))
+    monkeypatch.setattr(
+        Path, "rename", lambda one, two: (done.append("rename"), real_rename(one, two))[1]
+    )
+    monkeypatch.setattr(
+        durable, "_syncfs", lambda one: (done.append("syncfs"), real_syncfs(one))[1]
+    )
+    with durable.staging(tmp_path / "a") as beside:
+        (beside / "one").write_text("1")
+    assert done in (["syncfs", "rename", "fsync"], ["syncfs", *["fsync"] * 2, "rename", "fsync"])
+    done.clear()
+    monkeypatch.setattr(durable, "_syncfs", lambda _: False)
+    with durable.staging(tmp_path / "b") as beside:
+        (beside / "one").write_text("1")
+    assert done == ["fsync", "fsync", "rename", "fsync"]

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from kagflow.errors import DataError, NetworkError
-from kagflow.ship import remote_download, remote_parts
+from kagflow.ship import crc32c, remote_download, remote_parts
 
 BODY = random.Random(0).randbytes(400_000)
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
@@ -218,3 +218,53 @@ def test_progress_that_is_made_does_not_count_as_failure(get, monkeypatch) -> No
     storage = Storage(spoil=spoil)
     assert get(storage) == BODY
     assert len(storage.asked) == 11
+
+
+@pytest.mark.parametrize(
+    ("content", "crc"),
+    [
+        (b"", 0),
+        (b"a", 0xC1D04330),
+        (b"123456789", 0xE3069283),
+        # RFC 3720, appendix B.4
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (bytes(range(31, -1, -1)), 0x113FDB5C),
+    ],
+)
+def test_crc32c_has_the_known_answers(tmp_path, content, crc) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert crc32c.crc32c_file(tmp_path / "a") == crc
+
+
+def plain_crc32c(content: bytes) -> int:
+    register = 0xFFFFFFFF
+    for byte in content:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (register & 1) * crc32c.POLYNOMIAL
+    return register ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("size", [31, 1000, 1024, 1025, 50_001])
+def test_crc32c_of_blocks_and_lanes_is_that_of_single_bits(tmp_path, monkeypatch, size) -> None:
+    monkeypatch.setattr(crc32c, "BLOCK", 20_000)
+    monkeypatch.setattr(crc32c, "LANES", 64)
+    (tmp_path / "a").write_bytes(BODY[:size])
+    assert crc32c.crc32c_file(tmp_path / "a") == plain_crc32c(BODY[:size])
+
+
+def test_a_file_without_an_md5_is_checked_by_its_crc(get, tmp_path) -> None:
+    (tmp_path / "whole").write_bytes(BODY)
+    crc = crc32c.crc32c_file(tmp_path / "whole").to_bytes(4, "big")
+    sent = {"x-goog-hash": f"crc32c={base64.b64encode(crc).decode()}"}
+    storage = Storage(
+        spoil=lambda number, _: (
+            (200, {"ETag": '"v1"', **sent}, BODY[::-1])
+            if number == 0
+            else lambda headers: storage.answer(headers, **sent)
+        )
+    )
+    assert get(storage) == BODY
+    assert storage.asked.count(None) == 2
