@@ -14,7 +14,7 @@ from kagflow import machine, process
 from kagflow.cli import doctor
 from kagflow.cli.app import main
 from kagflow.machine import Check
-from kagflow.rehearse import server
+from kagflow.rehearse import sandbox, server
 from kagflow.ship.doctor_steps import STEPS
 
 SHAPES = Path(__file__).parents[1] / "competitions" / "shapes"
@@ -143,3 +143,20 @@ def test_prices_stand_before_the_question(
         main(["--profile", "local", "doctor", "--live"])
     assert len(asked) == 1
     assert STEPS[0].price in asked[0]
+
+
+@pytest.mark.slow
+def test_a_first_contact_climbs_all_the_way(kagflow: Any) -> None:
+    if not sandbox.probe_layers():
+        pytest.skip("no sandbox works on this machine")
+    kagflow("fetch", "shapes")
+    told = kagflow("doctor", "--live", "--yes")
+    assert [one["ending"] for one in told["steps"]] == ["done"] * 4 + ["left out"]
+    assert "rules accepted" in told["steps"][0]["text"]
+    (last,) = kagflow("doctor", "--live", "--step", "5", "--yes")["steps"]
+    assert last["ending"] == "done"
+    states = {one["name"]: one["state"] for one in told["answers"].values()}
+    against = {name for name, state in states.items() if state == "contradicted"}
+    # This machine's packages are not the image's; all else is as assumed.
+    assert against <= {"image"}
+    assert len(states) >= 13

@@ -331,3 +331,46 @@ def test_answers_outlive_nothing_but_their_own_file(tmp_path: Path) -> None:
     (tmp_path / assumptions.FILE).write_text("[]")
     with pytest.raises(DataError, match="answers"):
         assumptions.value(tmp_path, "rerun", "a")
+
+
+def test_a_push_whose_note_was_lost_is_found_and_not_repeated(
+    kaggle: Kaggle, boxed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Notes.put
+
+    def killed(self: Notes, step: int, **values: object) -> object:
+        if "version" in values:
+            raise KeyboardInterrupt
+        return put(self, step, **values)
+
+    monkeypatch.setattr(Notes, "put", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kaggle.climb(3)
+    monkeypatch.setattr(Notes, "put", put)
+    ended = kaggle.climb(3)[3]
+    assert ended.ending == "done", ended.text
+    # Step 2 was not taken: what it would have shown stays unknown.
+    assert kaggle.answer("mount_layout") is None
+    assert kaggle.answer("internet_off").state == "verified"
+    assert kaggle.remote().kernel_version(f"{kaggle.folder.name}/kagflow-probe")[0] == 1
+
+
+@pytest.mark.slow
+def test_a_submission_whose_note_was_lost_is_found_and_not_repeated(
+    kaggle: Kaggle, boxed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Notes.put
+
+    def killed(self: Notes, step: int, **values: object) -> object:
+        if "submission" in values:
+            raise KeyboardInterrupt
+        return put(self, step, **values)
+
+    kaggle.set(rerun="none")
+    monkeypatch.setattr(Notes, "put", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kaggle.climb(5)
+    monkeypatch.setattr(Notes, "put", put)
+    assert kaggle.climb(5)[5].ending == "done"
+    assert len(kaggle.remote().submissions(kaggle.task.slug)) == 1
+    assert kaggle.remote().kernel_version(f"{kaggle.folder.name}/kagflow-probe")[0] == 1
