@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -101,7 +102,10 @@ def say(value):
 
 
 if __name__ == "__main__":
-    Remote("local", url=sys.argv[1], state=Path(sys.argv[2])).competition(SPEC.slug)
+    # Once in this very process, so that nothing is imported or looked up for the first time later.
+    with tempfile.TemporaryDirectory() as folder:
+        first = {"target": f"{folder}/data", "force": False, "serial": False}
+        child(first, sys.argv[1])
     say("ready")
     for line in iter(sys.stdin.readline, ""):
         say(run(json.loads(line), sys.argv[1]))
