@@ -160,3 +160,96 @@ def test_the_saved_output_is_scored_where_there_is_no_rerun(
     assert (
         kaggle_store.row("SELECT COUNT(*) AS n FROM submission WHERE description = 'two'")["n"] == 0
     )
+
+
+def test_a_dataset_version_replaces_every_file(kaggle, dataset, wait_for, tmp_path):
+    """Its own dataset: kernels of other tests read the first one."""
+    folder = tmp_path / "versions"
+    folder.mkdir()
+    (folder / "old.txt").write_text("old\n")
+    about = {"id": "cli-user/two-versions", "title": "Two versions"}
+    about["licenses"] = [{"name": "CC0-1.0"}]
+    (folder / "dataset-metadata.json").write_text(json.dumps(about))
+    assert kaggle("datasets", "create", "-p", str(folder), "-q").returncode == 0
+    wait_for(lambda: "ready" in kaggle("datasets", "status", "cli-user/two-versions").stdout)
+    (folder / "old.txt").rename(folder / "new.txt")
+    done = kaggle("datasets", "version", "-p", str(folder), "-m", "second", "-q")
+    assert "Dataset version is being created" in done.stdout, done.stdout + done.stderr
+
+    def names():
+        rows = table(kaggle("datasets", "files", "cli-user/two-versions", "-v"))
+        return [row["name"] for row in rows] == ["new.txt"]
+
+    wait_for(names)
+
+
+def test_a_dataset_comes_back_as_one_zip(kaggle, dataset, wait_for, tmp_path):
+    wait_for(lambda: "ready" in kaggle("datasets", "status", "cli-user/tiny-pack").stdout)
+    done = kaggle("datasets", "download", "cli-user/tiny-pack", "-p", str(tmp_path), "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(tmp_path / "tiny-pack.zip") as archive:
+        assert archive.read("a.txt") == b"hello\n"
+        assert archive.read("sub/y.txt") == b"y\n"
+
+
+def test_one_file_comes_alone(kaggle, tiny, tiny_folder, tmp_path):
+    words = ["competitions", "download", tiny.SLUG, "-f", "train.csv", "-p", str(tmp_path), "-q"]
+    done = kaggle(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "train.csv").read_bytes() == (
+        tiny_folder / "public" / "train.csv"
+    ).read_bytes()
+
+
+def test_the_leaderboard_comes_as_a_zip(kaggle, tiny, tmp_path):
+    words = ["competitions", "leaderboard", tiny.SLUG, "--download", "-p", str(tmp_path), "-q"]
+    done = kaggle(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = tmp_path.glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        (name,) = archive.namelist()
+        assert archive.read(name).startswith(b"Rank,TeamId,TeamName")
+
+
+def test_a_kernel_comes_back_as_it_was_pushed(kaggle, pushed, tmp_path):
+    done = kaggle("kernels", "pull", pushed, "-p", str(tmp_path), "-m")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "from-dataset.txt" in (tmp_path / "tiny-kernel.py").read_text()
+    told = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    assert told["id"] == pushed
+    assert told["enable_internet"] is False
+    assert told["competition_sources"] == ["tiny-squares"]
+
+
+def test_a_bad_source_is_listed_and_the_command_calls_it_success(
+    kaggle, tiny, write_kernel, tmp_path
+):
+    folder = write_kernel(
+        tmp_path,
+        "print(1)\n",
+        ref="cli-user/bad-source",
+        competition=tiny.SLUG,
+        dataset_sources=["cli-user/no-such-pack"],
+    )
+    done = kaggle("kernels", "push", "-p", str(folder))
+    assert "cli-user/no-such-pack" in done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_a_kernel_of_nobody_is_denied(kaggle):
+    done = kaggle("kernels", "status", "cli-user/never-pushed")
+    assert done.returncode == 1
+    assert "Permission 'kernels.get' was denied" in done.stdout + done.stderr
+
+
+def test_nothing_leaves_this_machine_when_the_server_is_the_proxy(kaggle_store):
+    """What asks for another host gets this server's refusal instead."""
+    import requests
+
+    from kagflow.rehearse import server
+
+    url = server.status(kaggle_store.path).url
+    session = requests.Session()
+    session.trust_env = False
+    with pytest.raises(requests.exceptions.ProxyError):
+        session.get("https://api.kaggle.com/", proxies={"https": url}, timeout=10)

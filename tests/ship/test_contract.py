@@ -285,3 +285,12 @@ def test_the_other_release_keeps_the_contract_and_drives_the_same_road(other_rel
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = process.run(words, env=env, cwd=tests.parent, check=False, timeout=280)
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_every_test_that_the_table_of_traps_names_is_there() -> None:
+    root = Path(__file__).parents[2]
+    table = (root / "docs" / "explanation" / "kaggle-traps.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", table))
+    text = "".join(file.read_text() for file in sorted((root / "tests").rglob("test_*.py")))
+    assert len(named) > 60
+    assert named - set(re.findall(r"def (test_\w+)", text)) == set()
