@@ -96,7 +96,7 @@ class _Proxy:
 def _refusal(scope: Scope) -> str | None:
     if scope["method"] == "CONNECT":
         return "the embedded Kaggle lets nothing leave this machine"
-    if not may_talk(scope.get("client")):
+    if not may_talk(scope.get("client"), server=scope.get("server")):
         return "this embedded Kaggle belongs to another user of this machine"
     return None
 

@@ -139,6 +139,8 @@ def serve(store_dir: Path) -> None:
         lifespan="off",
         # The application sets the clock that it shows.
         date_header=False,
+        # A header must not choose whose process is at the other end.
+        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     uvicorn.Server(config).run(sockets=[bound])

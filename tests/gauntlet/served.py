@@ -56,6 +56,7 @@ def serve(folder: Path) -> Iterator[Served]:
         http="h11",
         lifespan="off",
         date_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     running = uvicorn.Server(config)

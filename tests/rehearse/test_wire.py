@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 import inspect
+import os
+import socket
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -13,7 +16,7 @@ from kagglesdk.kernels.types import kernels_api_service as kernels
 from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
 from kagglesdk.security.types.oauth_service import IntrospectTokenRequest
 
-from kagflow.rehearse import app, server
+from kagflow.rehearse import app, peers, server
 from kagflow.rehearse.peers import may_talk
 from kagflow.rehearse.wire import WireError, decode, encode, make, page, rpcs, user_of
 
@@ -118,6 +121,35 @@ def test_other_peoples_processes_are_refused(tmp_path):
     assert may_talk(("127.0.0.1", 0x1F91), table), "root"
     assert may_talk(("127.0.0.1", 1), table), "unknown to the table"
     assert may_talk(("127.0.0.1", 0x1F90), tmp_path / "none"), "no Linux"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("header", [b"", b"X-Forwarded-For: 127.0.0.1\r\n"])
+def test_somebody_elses_connection_is_refused(kaggle_store, header):
+    where = urlsplit(server.status(kaggle_store.path).url)
+
+    def status():
+        with socket.create_connection((where.hostname, where.port)) as wire:
+            wire.sendall(b"GET /kagflow/health HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n")
+            return int(wire.recv(100).split()[1])
+
+    child = os.fork()
+    if child == 0:
+        os.setuid(65534)
+        os._exit(status() // 100)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert status() == 200
+
+
+def test_the_kernel_and_its_table_name_the_same_owner():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as bound,
+        socket.create_connection(bound.getsockname()) as wire,
+    ):
+        asked = peers._ask(wire.getsockname(), bound.getsockname())
+        assert peers._listed(wire.getsockname(), peers.TABLE) == {os.getuid()}
+        assert asked in (os.getuid(), None)
+        assert peers._ask(("127.0.0.1", 1), bound.getsockname()) is None
 
 
 # -- over the real thing
