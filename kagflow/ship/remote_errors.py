@@ -43,7 +43,7 @@ def message_of(response: requests.Response) -> str:
         body: Any = json.loads(text)
     except ValueError:
         plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)).strip()
-        return redact(plain[:300]) or response.reason or "no text"
+        return redact(plain)[:300] or response.reason or "no text"
     return said(body) or response.reason or "no text"
 
 
@@ -76,13 +76,13 @@ def said(body: Any) -> str:
     Live secrets are cut out of it.
     """
     if not isinstance(body, dict):
-        return redact(str(body)[:300])
+        return redact(str(body))[:300]
     inner = body.get("error")
     if isinstance(inner, dict):
         body = inner
     elif isinstance(inner, str):
-        return redact(inner[:300])
-    return redact(str(body.get("message") or "")[:300])
+        return redact(inner)[:300]
+    return redact(str(body.get("message") or ""))[:300]
 
 
 def from_response(

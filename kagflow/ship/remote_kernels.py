@@ -151,7 +151,7 @@ class KernelCalls(Calls):
             for answer in self.answers("kernels", "list_kernel_session_output", fields):
                 log = words(answer.get("log")) or log
                 files += [
-                    (words(item.get("fileName")), words(item.get("url")))
+                    (words(item.get("fileName")), str(item.get("url") or ""))
                     for item in rows(answer, "files")
                 ]
         return files, log

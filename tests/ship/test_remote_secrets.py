@@ -182,6 +182,14 @@ def test_records_without_a_secret_stay_as_they_are(planted, caplog) -> None:
     assert (record.msg, record.args) == ("%s of %d", ("one", 2))
 
 
+@pytest.mark.parametrize("length", range(255, 301, 5))
+def test_a_secret_at_the_cut_of_a_long_answer_does_not_show(length, script, planted) -> None:
+    script.default = (400, {}, ("x" * length + TOKEN + "y" * 100).encode())
+    with pytest.raises(KagflowError) as caught:
+        Remote("kaggle", state=planted / "state").limits("steel")
+    assert TOKEN[:8] not in caught.value.message
+
+
 def test_short_words_are_not_hidden() -> None:
     hide("local", "local")
     assert redact("the local profile") == "the local profile"
