@@ -10,13 +10,14 @@ import contextlib
 import fnmatch
 import hashlib
 import os
+import re
 import stat
 import struct
 import threading
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 # 2000-01-01: every unpacked file carries it, so that a later write shows without hashing.
 UNTOUCHED = 946_684_800
 WORKERS = min(4, os.cpu_count() or 1)
+_ODD = re.compile(r"[\\:\x00-\x1f]")
 # signature, version, flags, method, time, date, crc, packed, unpacked, name bytes, extra bytes
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED, _SIZES_FOLLOW, _UTF8 = 0x1, 0x8, 0x800
@@ -50,7 +52,9 @@ class Unpacked:
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
+    """Say where in the archive a member's packed bytes are, and what they must become."""
+
     name: str
     start: int  # of the packed bytes, in the archive
     packed: int
@@ -59,49 +63,43 @@ class _Member:
     deflated: bool
 
 
-def contents(path: Path, *, only: str | None = None) -> int:
-    """Return the bytes that all members (those that match `only`) unpack to.
+def members(path: Path, *, only: str | None = None) -> list[Member]:
+    """List the files of an archive, or those whose path matches `only`, e.g. `train_images/*`.
 
     Raises DataError where the file is no whole archive or any member is unsafe.
     """
     with path.open("rb") as file:
-        return sum(member.size for member in _chosen(file.fileno(), path, only))
-
-
-def unpack(
-    path: Path, target: Path, *, only: str | None = None, progress: Progress = QUIET
-) -> list[Unpacked]:
-    """Unpack into an empty folder, checking headers, size and CRC of every member.
-
-    `only` is a pattern such as `train_images/*`. Raises DataError naming the member that is
-    unsafe or not as the archive lists it.
-    """
-    with path.open("rb") as file:
-        members = _chosen(file.fileno(), path, only)
-        job = _Job(file.fileno(), target, progress)
-        progress.start("unpack", float(sum(member.size for member in members)), "B")
-        try:
-            # The first fault ends the map; `stopped` lets the others end too.
-            with ThreadPoolExecutor(WORKERS) as pool, job.stopping():
-                return list(pool.map(job.unpack, members))
-        finally:
-            progress.finish()
-
-
-def _chosen(descriptor: int, path: Path, only: str | None) -> list[_Member]:
-    members = _members(descriptor, path)
+        listed = _members(file.fileno(), path)
     if only is None:
-        return members
-    found = [member for member in members if fnmatch.fnmatchcase(member.name, only)]
+        return listed
+    found = [member for member in listed if fnmatch.fnmatchcase(member.name, only)]
     if not found:
         raise DataError(
             f"no file of the archive matches '{only}'",
-            hint=f"its {len(members)} files begin with {', '.join(m.name for m in members[:3])}",
+            hint=f"its {len(listed)} files begin with {', '.join(m.name for m in listed[:3])}",
         )
     return found
 
 
-def _members(descriptor: int, path: Path) -> list[_Member]:
+def unpack(
+    path: Path, target: Path, chosen: Sequence[Member], *, progress: Progress = QUIET
+) -> list[Unpacked]:
+    """Unpack what `members` listed into an empty folder, checking size and CRC of each.
+
+    Raises DataError naming the member that is not as the archive lists it.
+    """
+    with path.open("rb") as file:
+        job = _Job(file.fileno(), target, progress)
+        progress.start("unpack", float(sum(member.size for member in chosen)), "B")
+        try:
+            # The first fault ends the map; `stopped` lets the others end too.
+            with ThreadPoolExecutor(WORKERS) as pool, job.stopping():
+                return list(pool.map(job.unpack, chosen))
+        finally:
+            progress.finish()
+
+
+def _members(descriptor: int, path: Path) -> list[Member]:
     try:
         with zipfile.ZipFile(path) as archive:
             listed, end = archive.infolist(), archive.start_dir
@@ -110,15 +108,15 @@ def _members(descriptor: int, path: Path) -> list[_Member]:
     if len(listed) > MEMBERS:
         raise DataError(f"the archive lists {len(listed)} members, {MEMBERS} at most are read")
     _refuse_faults(listed, os.fstat(descriptor).st_size)
-    members, free = [], 0
+    found, free = [], 0
     for info in sorted(listed, key=lambda one: one.header_offset):
         member = _agreed(descriptor, info)
         if info.header_offset < free or member.start + member.packed > end:
             raise _fault_of(info, "shares bytes with another member")
         free = member.start + member.packed
         if not info.is_dir():
-            members.append(member)
-    return members
+            found.append(member)
+    return found
 
 
 def _refuse_faults(listed: list[zipfile.ZipInfo], archive_size: int) -> None:
@@ -157,7 +155,7 @@ def _leaves(name: str) -> bool:
     path = PurePosixPath(name)
     # Windows separators and drives, and bytes below space, never occur in a competition's data;
     # "a//b" and "./a" are second names of another path.
-    odd = "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
+    odd = _ODD.search(name) is not None
     other = path.as_posix() != name.removesuffix("/")
     return not name or path.is_absolute() or ".." in path.parts or odd or other or name == "."
 
@@ -167,7 +165,7 @@ def _too_long(name: str) -> bool:
     return max(sizes) > LONGEST_PART or sum(sizes) + len(sizes) > LONGEST_NAME
 
 
-def _agreed(descriptor: int, info: zipfile.ZipInfo) -> _Member:
+def _agreed(descriptor: int, info: zipfile.ZipInfo) -> Member:
     """Return a member whose own header says what the listing says."""
     head = os.pread(descriptor, _LOCAL.size, info.header_offset)
     if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
@@ -183,7 +181,7 @@ def _agreed(descriptor: int, info: zipfile.ZipInfo) -> _Member:
         raise _fault_of(info, "has a header that disagrees with the listing")
     start = info.header_offset + _LOCAL.size + names + extra
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    return _Member(info.filename, start, info.compress_size, info.file_size, info.CRC, deflated)
+    return Member(info.filename, start, info.compress_size, info.file_size, info.CRC, deflated)
 
 
 def _fault_of(info: zipfile.ZipInfo, what: str) -> DataError:
@@ -207,7 +205,7 @@ class _Job:
         finally:
             self.stopped.set()
 
-    def unpack(self, member: _Member) -> Unpacked:
+    def unpack(self, member: Member) -> Unpacked:
         path = self.target / member.name
         digest, size, crc = hashlib.sha256(), 0, 0
         try:
@@ -233,7 +231,7 @@ class _Job:
             folder.mkdir(parents=True, exist_ok=True)
             self.folders.add(folder)
 
-    def _bytes(self, member: _Member) -> Iterator[bytes]:
+    def _bytes(self, member: Member) -> Iterator[bytes]:
         raw = self._raw(member)
         if not member.deflated:
             yield from raw
@@ -252,7 +250,7 @@ class _Job:
         if not inflate.eof or inflate.unused_data:
             raise EOFError("its packed bytes do not end where listed")
 
-    def _raw(self, member: _Member) -> Iterator[bytes]:
+    def _raw(self, member: Member) -> Iterator[bytes]:
         at, end = member.start, member.start + member.packed
         while at < end:
             if self.stopped.is_set():

@@ -14,6 +14,7 @@ from kagflow import durable
 from kagflow.errors import DataError, LocalError, RefusedError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import archive, remote_parts
+from kagflow.ship.archive import Member
 from kagflow.ship.claim import claim
 from kagflow.ship.manifest import MANIFEST, check_tree, hashes, read_manifest, write_manifest
 from kagflow.ship.remote import Remote
@@ -121,8 +122,9 @@ class _Fetch:
         for attempt in (1, 2):
             self._download(zipped)
             try:
-                _need(self.target, archive.contents(zipped, only=self.only))
-                self._place(zipped, source)
+                members = archive.members(zipped, only=self.only)
+                _need(self.target, sum(member.size for member in members))
+                self._place(zipped, members, source)
                 break
             except DataError as error:
                 zipped.replace(bad)
@@ -144,11 +146,11 @@ class _Fetch:
             on_size=lambda size: _need(self.target, 2 * size - here),
         )
 
-    def _place(self, zipped: Path, source: Mapping[str, Any]) -> None:
+    def _place(self, zipped: Path, members: list[Member], source: Mapping[str, Any]) -> None:
         target = self.target
         made, old = _beside(target)
         with durable.staging(made) as folder:
-            files = archive.unpack(zipped, folder, only=self.only, progress=self.progress)
+            files = archive.unpack(zipped, folder, members, progress=self.progress)
             clash = {MANIFEST, *surveyed.WRITTEN} & {file.name for file in files}
             if clash:
                 raise DataError(

@@ -100,7 +100,7 @@ KINDS = [
     overlap,
     outside,
     apart(",", ", ", "  ", "\t", "\n", "\r\n", ";", "\u00a0", "\u2003", "\0"),
-    around(" ", "\n", "\t", ",", "\0", "\ufeff", "'", '"', "[", "1 1 1"),
+    around(" ", "\n", "\t", ",", "\0", "\ufeff", "'", '"', "[", " 1"),
     other_type,
     any_bytes,
 ]
