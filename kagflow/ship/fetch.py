@@ -137,14 +137,13 @@ class _Fetch:
         _clear(self.target)
 
     def _download(self, zipped: Path) -> None:
-        # What the archive holds is listed at its end: until then, as much again is assumed.
-        here = _used(zipped) + _used(remote_parts.part_path(zipped))
-        self.remote.download(
-            self.spec.slug,
-            zipped,
-            progress=self.progress,
-            on_size=lambda size: _need(self.target, 2 * size - here),
-        )
+        part = remote_parts.part_path(zipped)
+
+        def room(size: int) -> None:
+            # What the archive holds is listed at its end: until then, as much again is assumed.
+            _need(self.target, 2 * size - _used(zipped) - _used(part))
+
+        self.remote.download(self.spec.slug, zipped, progress=self.progress, on_size=room)
 
     def _place(self, zipped: Path, members: list[Member], source: Mapping[str, Any]) -> None:
         target = self.target
