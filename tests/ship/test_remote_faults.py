@@ -451,8 +451,9 @@ def test_a_body_in_place_of_a_link_is_refused(script, remote, tmp_path) -> None:
         remote.download("steel", tmp_path / "a.zip")
 
 
-def test_a_log_stream_never_leaves_this_machine(script, remote) -> None:
-    script.on("k", (302, {"Location": "http://storage.example/log"}, b""))
+def test_a_log_stream_never_leaves_this_machine(script, stub, remote) -> None:
+    script.on("k", (302, {"Location": f"{stub}/elsewhere"}, b""))
+    script.on("/elsewhere", (200, {"Content-Type": "text/plain"}, b"[]"))
     assert list(remote.kernel_stream("ann/k", 1)) == []
     assert len(script.seen) == 1
 

@@ -149,6 +149,24 @@ def test_a_bug_keeps_its_traceback_without_the_secret(planted, capfd, monkeypatc
     assert TOKEN[-4:] in err
 
 
+@pytest.mark.parametrize("error", [KagflowError, ValueError])
+def test_the_boundary_hides_every_credential_of_the_machine(
+    error, tmp_path, capfd, monkeypatch
+) -> None:
+    plant(tmp_path / "home", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    def broken(*_: object, **__: object) -> None:
+        raise error(f"{TOKEN} {KEY} {REFRESH} {BASIC}")
+
+    monkeypatch.setattr("kagflow.ship.remote.Remote.quota", broken)
+    with pytest.raises(SystemExit):
+        main(["quota", "--debug", "--json"])
+    out, err = capfd.readouterr()
+    assert "Traceback" in err
+    assert leaks(out + err) == []
+
+
 def test_a_bug_without_a_secret_is_left_alone(planted, monkeypatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ValueError("plain")
