@@ -91,6 +91,13 @@ def handler(script: Script) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class Quiet(ThreadingHTTPServer):
+    """Say nothing of a client that hangs up: stderr belongs to what is tested."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
 @pytest.fixture(autouse=True)
 def _own_secrets() -> Iterator[None]:
     """Forget the secrets that a test made logging hide."""
@@ -107,7 +114,7 @@ def script() -> Script:
 @pytest.fixture
 def stub(script: Script) -> Iterator[str]:
     """The URL of the scripted server."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(script))
+    server = Quiet(("127.0.0.1", 0), handler(script))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
