@@ -48,7 +48,7 @@ class Output:
         style = box.SIMPLE_HEAD if named else box.SIMPLE
         table = Table(title=title or None, title_justify="left", box=style, show_header=named)
         for number, column in enumerate(columns):
-            side: Literal["left", "right"] = "left" if number == 0 or pairs else "right"
+            side: Literal["left", "right"] = "right" if number and named and not pairs else "left"
             table.add_column(column, justify=side, overflow="fold")
         for row in rows:
             table.add_row(*("" if cell is None else redact(str(cell)) for cell in row))
