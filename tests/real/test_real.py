@@ -94,7 +94,7 @@ def _tell(capsys: pytest.CaptureFixture[str], name: str, found: dict[str, Any]) 
 def test_magnetic_tile_beats_the_all_empty_floor(
     road: Road, shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [["recipe=unet", "fold=0"], ["recipe=gate", "fold=0"]]
+    runs = [["recipe=fpn", "fold=0"], ["recipe=gate", "fold=0"]]
     found = road.walk(shared_data / "magnetic-tile", runs)
     _tell(capsys, "magnetic-tile", found)
     assert found["ours"].value > found["ours"].floor
