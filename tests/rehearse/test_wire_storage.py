@@ -16,7 +16,7 @@ from kagglesdk.competitions.types import competition_api_service as competitions
 from kagglesdk.datasets.types import dataset_api_service as api
 
 from kagflow.rehearse import datasets
-from kagflow.rehearse.blobs import Links, sign
+from kagflow.rehearse.blobs import Links, blob_path, sign
 
 
 def start(sdk, name, size):
@@ -80,6 +80,14 @@ def test_a_broken_upload_resumes_where_it_stopped(sdk):
     rest = {"Content-Range": f"bytes {have}-{len(data) - 1}/{len(data)}"}
     assert requests.put(started.create_url, data=data[have:], headers=rest).status_code == 200
     assert requests.put(started.create_url, headers=question).status_code == 200
+
+
+def test_a_kill_between_the_last_byte_and_its_note_loses_no_upload(sdk, kaggle_store):
+    started = start(sdk, "a.bin", 10)
+    blob_path(kaggle_store, started.token).write_bytes(b"0123456789")
+    question = {"Content-Range": "bytes */10"}
+    assert requests.put(started.create_url, headers=question).status_code == 200
+    assert create(sdk, "noted-late", [started.token]).error in (None, "")
 
 
 def test_an_upload_with_a_hole_or_too_much_is_not_taken(sdk):
