@@ -223,9 +223,7 @@ def _advance(state: State, plan: Plan, batch: Sample, waited: float) -> None:
 def _step(state: State, plan: Plan, batch: Sample) -> float:
     """Do forward, loss, backward and update; a loss that is no number leaves the weights alone."""
     moved = {key: value.to(plan.device, non_blocking=True) for key, value in batch.items()}
-    images = moved.pop("image")
-    if plan.device.type == "cuda":
-        images = images.contiguous(memory_format=torch.channels_last)
+    images = moved.pop("image").contiguous(memory_format=torch.channels_last)
     state.model.train()
     state.optimiser.zero_grad(set_to_none=True)
     with torch.autocast(plan.device.type, plan.dtype, enabled=plan.dtype != torch.float32):
