@@ -8,19 +8,20 @@ import shutil
 import sqlite3
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kagflow import durable
+from kagflow import durable, sqlite
 from kagflow.errors import DataError, RefusedError
 from kagflow.rehearse import facts as facts_file
 from kagflow.rehearse import settings as settings_file
 from kagflow.rehearse.facts import CompetitionFacts
 from kagflow.rehearse.settings import Settings
 
+FILE = "kaggle.sqlite3"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS blob (
@@ -70,7 +71,7 @@ class Store:
         self.path = Path(path).resolve()
         self.path.mkdir(parents=True, exist_ok=True)
         self._making = threading.Lock()
-        with self._connect() as db:
+        with sqlite.opened(self.path / FILE) as db:
             db.executescript(SCHEMA)
         self.id = self._once("id", secrets.token_hex(8))
         self.token = self._once("token", secrets.token_urlsafe(24))
@@ -82,34 +83,13 @@ class Store:
 
     # -- database
 
-    @contextlib.contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        # A connection for each use: handlers run on many threads, and nothing stays open at a kill.
-        db = sqlite3.connect(self.path / "kaggle.sqlite3", timeout=30, isolation_level=None)
-        try:
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode=DELETE")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA foreign_keys=ON")
-            yield db
-        finally:
-            db.close()
-
-    @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection inside one transaction, committed on success."""
-        with self._connect() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+    def write(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Return a transaction's connection, committed on success."""
+        return sqlite.transaction(self.path / FILE)
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """Return all rows of a query."""
-        with self._connect() as db:
+        with sqlite.opened(self.path / FILE) as db:
             return db.execute(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Row | None:

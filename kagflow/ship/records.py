@@ -6,15 +6,15 @@ may lie where shared memory does not work; each change is one immediate transact
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from kagflow import sqlite
 from kagflow.errors import LocalError
 
 SCHEMA_VERSION = 1
@@ -166,7 +166,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         folder.mkdir(parents=True, exist_ok=True)
-        with self._transaction() as db:
+        with sqlite.transaction(self.path) as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version == 0:
                 for statement in SCHEMA.split(";"):
@@ -184,7 +184,7 @@ class Records:
         values.pop("id")
         names = ", ".join(values)
         marks = ", ".join("?" for _ in values)
-        with self._transaction() as db:
+        with sqlite.transaction(self.path) as db:
             cursor = db.execute(
                 f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})",  # noqa: S608
                 tuple(values.values()),
@@ -204,7 +204,7 @@ class Records:
         """Change columns of one row in one transaction and return the row."""
         table = _TABLES[kind]
         sets = ", ".join(f"{name} = ?" for name in values)
-        with self._transaction() as db:
+        with sqlite.transaction(self.path) as db:
             db.execute(
                 f"UPDATE {table} SET {sets} WHERE id = ?",  # noqa: S608
                 (*_encoded(values).values(), row_id),
@@ -216,7 +216,7 @@ class Records:
         """Return the rows whose columns equal `where`, oldest first; None there means any."""
         asked = {name: value for name, value in where.items() if value is not None}
         clause = " AND ".join(f"{name} = ?" for name in asked) or "1"
-        with self._connection() as db:
+        with sqlite.opened(self.path) as db:
             found = db.execute(
                 f"SELECT * FROM {_TABLES[kind]} WHERE {clause} ORDER BY id",  # noqa: S608
                 tuple(asked.values()),
@@ -230,31 +230,6 @@ class Records:
     def done(self, step: StepRow, result: Mapping[str, Any]) -> StepRow:
         """Note what came of a step."""
         return self.update(StepRow, step.id, state="done", result=result, result_at=now())
-
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        try:
-            db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise LocalError(f"{self.path} can't be opened: {error}") from None
-        try:
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = DELETE")
-            db.execute("PRAGMA synchronous = FULL")
-            yield db
-        finally:
-            db.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
 
 
 _KEYS: dict[type[Any], tuple[str, ...]] = {
