@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kagflow import process
+from kagflow import process, sqlite
 from kagflow.errors import LocalError, UsageError
 from kagflow.ship import history, hours
 from kagflow.ship.records import HoursRow, Records, StepRow, SubmissionRow
@@ -58,7 +58,7 @@ def test_a_step_is_intended_once_and_keeps_its_result(records: Records) -> None:
 
 
 def test_the_file_is_safe_by_its_settings(records: Records) -> None:
-    with records._connection() as db:
+    with sqlite.opened(records.path) as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
         assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert db.execute("PRAGMA user_version").fetchone()[0] == 1
