@@ -227,7 +227,8 @@ def test_a_gpu_kernel_tells_limit_cost_and_whose_status(kaggle: Kaggle, boxed) -
         assert kaggle.answer(name).state == "verified", name
     assert kaggle.answer("phone_verified", account).state == "verified"
     assert kaggle.answer("machine", "NvidiaTeslaT4").value == "Tesla T4 x1"
-    assert 0.5 < kaggle.answer("quota_lag_s").value < 60
+    # What is left of the lag when the end was noticed: how much depends on the machine.
+    assert 0 <= kaggle.answer("quota_lag_s").value < 60
 
 
 def test_a_refused_gpu_names_the_phone_and_is_tried_anew(kaggle: Kaggle) -> None:
