@@ -7,12 +7,14 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kagflow import resources
-from kagflow.config import Competition, load_competition
 from kagflow.errors import UsageError
 from kagflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from kagflow.config import Competition
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ def find(workspace: Workspace, name: str | None) -> Known:
 
     Raises UsageError listing the nearest names, and for no name where none is active.
     """
+    # Not at the top: --help would wait for it.
+    from kagflow.config import load_competition
+
     found = folders(workspace)
     name = name or workspace.active() or _only(workspace)
     if name not in found:

@@ -6,16 +6,18 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kagflow.cli import competitions, words
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
-from kagflow.config import Recipe, load_recipe
 from kagflow.errors import KagflowError, UsageError
 from kagflow.workspace import user_state
+
+if TYPE_CHECKING:
+    from kagflow.config import Recipe
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def _ledger(session: Session, known: Known, job: Job, device: str) -> Iterator[N
 def _job(
     session: Session, known: Known, settings: dict[str, str], *, name: str | None, folds: int
 ) -> Job:
+    from kagflow.config import load_recipe
+
     fold, recipe_name = settings["fold"], settings["recipe"]
     if not fold.isdigit() or int(fold) >= folds:
         raise UsageError(
