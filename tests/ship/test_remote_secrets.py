@@ -176,7 +176,7 @@ def test_a_bug_without_a_secret_is_left_alone(planted, monkeypatch) -> None:
         main(["quota"])
 
 
-@pytest.mark.parametrize("logger", ["", "urllib3.connectionpool", "a.library"])
+@pytest.mark.parametrize("logger", ["", "urllib3.connectionpool", "some.package"])
 def test_every_log_record_is_clean_whoever_makes_it(logger, planted, caplog) -> None:
     caplog.set_level(logging.DEBUG)
     log = logging.getLogger(logger)
