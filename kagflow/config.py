@@ -44,7 +44,11 @@ Flip = Literal["none", "hflip", "vflip"]
 
 
 class Recipe(Closed):
-    """Describe one way to train; sizes are (height, width) in pixels."""
+    """Describe one way to train; sizes are (height, width) in pixels.
+
+    `batch` images go through the model at once, `accumulate` of them make an optimiser step.
+    `average` best epochs become one model; `early_stop` is in epochs without a better glance.
+    """
 
     predicts: Literal["mask", "label"] = "mask"
     model: Target
@@ -60,9 +64,14 @@ class Recipe(Closed):
     epochs: Annotated[int, Field(ge=1)] = 20
     samples: Annotated[int | None, Field(ge=1)] = None
     batch: Annotated[int, Field(ge=1)] = 8
+    accumulate: Annotated[int, Field(ge=1)] = 1
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Annotated[float, Field(ge=0)] = 1.0
+    average: Annotated[int, Field(ge=1)] = 1
+    early_stop: Annotated[int | None, Field(ge=1)] = None
+    compile: bool = False
+    assets: dict[str, Target] = Field(default_factory=dict)
     tta: tuple[Flip, ...] = ("none", "hflip")
     seed: int = 0
     workers: Annotated[int, Field(ge=0)] = 0
