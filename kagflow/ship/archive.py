@@ -25,6 +25,8 @@ from pathlib import Path, PurePosixPath
 from kagflow.errors import DataError
 from kagflow.progress import QUIET, Progress
 
+# What a thread holds of a member at a time.
+Buffer = bytes | memoryview
 CHUNK = 1 << 20
 # A member or archive that unpacks to more than this many times its size, and is no small one.
 RATIO, SMALL = 200, 1 << 20
@@ -197,6 +199,7 @@ class _Job:
     progress: Progress
     stopped: threading.Event = field(default_factory=threading.Event)
     folders: set[Path] = field(default_factory=set)
+    mine: threading.local = field(default_factory=threading.local)
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
@@ -210,19 +213,23 @@ class _Job:
         digest, size, crc = hashlib.sha256(), 0, 0
         try:
             self._make_folder(path.parent)
-            # "x": two members must never write one file, whatever the file system folds together.
-            with path.open("xb") as file:
+            # Exclusive: two members must never write one file, whatever the file system folds
+            # together. No buffered file object: it costs more than a small image's own bytes.
+            out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            try:
                 for chunk in self._bytes(member):
-                    file.write(chunk)
+                    _write(out, chunk)
                     digest.update(chunk)
                     crc = zlib.crc32(chunk, crc)
                     size += len(chunk)
+                os.utime(out, (UNTOUCHED, UNTOUCHED))
+            finally:
+                os.close(out)
         except (zlib.error, EOFError, FileExistsError, NotADirectoryError) as why:
             raise DataError(f"archive member '{member.name}' is damaged: {why}") from None
         if size != member.size or crc != member.crc:
             what = "another CRC" if size == member.size else f"{size} bytes, not {member.size}"
             raise DataError(f"archive member '{member.name}' has {what} than the archive lists")
-        os.utime(path, (UNTOUCHED, UNTOUCHED))
         self.progress.advance(size)
         return Unpacked(member.name, size, digest.hexdigest())
 
@@ -231,14 +238,14 @@ class _Job:
             folder.mkdir(parents=True, exist_ok=True)
             self.folders.add(folder)
 
-    def _bytes(self, member: Member) -> Iterator[bytes]:
+    def _bytes(self, member: Member) -> Iterator[Buffer]:
         raw = self._raw(member)
         if not member.deflated:
             yield from raw
             return
         inflate, left = zlib.decompressobj(-zlib.MAX_WBITS), member.size
         for packed in raw:
-            rest = packed
+            rest: Buffer = packed
             while rest and not inflate.eof:
                 # One byte more than listed is enough to see a lie.
                 chunk = inflate.decompress(rest, min(CHUNK, left + 1))
@@ -250,13 +257,28 @@ class _Job:
         if not inflate.eof or inflate.unused_data:
             raise EOFError("its packed bytes do not end where listed")
 
-    def _raw(self, member: Member) -> Iterator[bytes]:
+    def _raw(self, member: Member) -> Iterator[memoryview]:
+        """Yield the packed bytes in a buffer that the next turn fills anew."""
+        buffer = self._buffer()
         at, end = member.start, member.start + member.packed
         while at < end:
             if self.stopped.is_set():
                 raise EOFError("stopped")
-            chunk = os.pread(self.descriptor, min(CHUNK, end - at), at)
-            if not chunk:
+            read = os.preadv(self.descriptor, [buffer[: min(CHUNK, end - at)]], at)
+            if not read:
                 raise EOFError("the archive ends early")
-            yield chunk
-            at += len(chunk)
+            yield buffer[:read]
+            at += read
+
+    def _buffer(self) -> memoryview:
+        # One for each thread: a fresh megabyte for every image would be fetched from the system.
+        if not hasattr(self.mine, "buffer"):
+            self.mine.buffer = memoryview(bytearray(CHUNK))
+        buffer: memoryview = self.mine.buffer
+        return buffer
+
+
+def _write(descriptor: int, chunk: Buffer) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -20,7 +20,7 @@ from kagflow.ship.remote_parts import Gap, Part, Version
 from kagflow.ship.remote_transport import ATTEMPTS, LONGEST_WAIT, Transport, pause
 from kagflow.ship.remote_types import Downloaded
 
-CHUNK = 1 << 16  # what a broken connection loses at most
+CHUNK = 1 << 18  # what a broken connection loses at most
 STREAMS = 4
 APART = 32 << 20  # bytes for which one more stream is worth its connection
 GAINED = 1 << 20  # an attempt that brought so much was not in vain

@@ -11,7 +11,7 @@ from typing import Self
 
 from kagflow import durable
 
-NOTE = 16 << 20  # bytes after which progress is written down: what a kill loses at most
+NOTE = 64 << 20  # bytes after which progress is written down: what a kill loses at most
 
 
 @dataclass(frozen=True)
