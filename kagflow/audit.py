@@ -75,12 +75,14 @@ def _run(path: Path, content: dict[str, Any]) -> Iterator[Fault | None]:
     for name in ("config.yaml", "best.safetensors"):
         file = path.parent / name
         yield None if file.is_file() and file.stat().st_size else Fault(file, "is missing or empty")
+    for name, sha256 in content.get("assets", {}).items():
+        yield _compare(path.parent / "assets" / name, sha256)
 
 
 def _ensemble(path: Path, content: dict[str, Any]) -> Iterator[Fault | None]:
     home = path.parents[2]
     for member in content["members"]:
-        for name in member["weights"]:
+        for name in [*member["weights"], *member.get("assets", {}).values()]:
             yield None if (home / name).is_file() else Fault(home / name, f"{path.name} needs it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,7 +64,7 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
             f"ensemble '{name}' was made under profile {value['profile']}",
             hint=f"kagflow ensemble --profile {session.workspace.profile}",
         )
-    weights = export(session, value)
+    weights = export(session, value) | assets(session, value)
     pack = build_pack(
         session.workspace.packs(known.name),
         weights=weights,
@@ -94,16 +95,30 @@ def export(session: Session, value: dict[str, Any]) -> dict[str, Path]:
     return found
 
 
-def weight_name(file: str) -> str:
-    """Return a run's weights' flat name: `run.fold0.safetensors`.
+def assets(session: Session, value: dict[str, Any]) -> dict[str, Path]:
+    """Return the files that the members' inputs read, by their name in the pack."""
+    return {
+        asset_name(file): session.workspace.home / file
+        for member in value["members"]
+        for file in member.get("assets", {}).values()
+    }
 
-    Kaggle refuses some letters in file names, silently and late: facts of its dataset API.
-    """
-    import re
 
+def asset_name(file: str) -> str:
+    """Return an asset's flat name: `run.fold0.references.asset`."""
     parts = Path(file).parts
-    run = re.sub(r"[^A-Za-z0-9._+-]", "_", parts[-3])
-    return f"{run}.{parts[-2]}.safetensors"
+    return f"{_flat(parts[-4])}.{parts[-3]}.{parts[-1]}.asset"
+
+
+def weight_name(file: str) -> str:
+    """Return a run's weights' flat name: `run.fold0.safetensors`."""
+    parts = Path(file).parts
+    return f"{_flat(parts[-3])}.{parts[-2]}.safetensors"
+
+
+def _flat(run: str) -> str:
+    # Kaggle refuses some letters in file names, silently and late: facts of its dataset API.
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", run)
 
 
 def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +126,7 @@ def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
     kept = ("predicts", "model", "input", "size", "tta", "weight")
     members = [
         {"name": one["run"], "weights": [weight_name(file) for file in one["weights"]]}
+        | {"assets": {key: asset_name(file) for key, file in one.get("assets", {}).items()}}
         | {key: one[key] for key in kept}
         for one in value["members"]
     ]

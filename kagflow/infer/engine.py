@@ -231,7 +231,7 @@ class _Ensemble:
 
 def _view(member: Member) -> tuple[Any, ...]:
     """Key of what a member wants to see; members that agree share one input."""
-    return (dict(member.input), member.size)
+    return (dict(member.input), member.size, dict(member.assets))
 
 
 def _views(members: Sequence[Member]) -> list[tuple[Any, ...]]:
@@ -244,15 +244,17 @@ def _views(members: Sequence[Member]) -> list[tuple[Any, ...]]:
 
 def _decode(members: Sequence[Member], files: Sources) -> Iterator[_Item]:
     """Read each image once and make every distinct input of it."""
-    views = [(build(spec, INPUTS), size) for spec, size in _views(members)]
+    views = [(build(spec, INPUTS), size, assets) for spec, size, assets in _views(members)]
     for image_id, source in files:
         try:
             image = read_grey(source) if isinstance(source, Path) else source
         except DataError as error:
             yield _Item(image_id, fault=error.message)
             continue
-        metadata = {"image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
-        inputs = [make(resize(image, size), metadata) for make, size in views]
+        facts = {"image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
+        inputs = [
+            make(resize(image, size), facts | {"assets": assets}) for make, size, assets in views
+        ]
         yield _Item(image_id, (image.shape[0], image.shape[1]), inputs)
 
 

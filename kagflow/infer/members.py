@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class Member:
     """One recipe's folds in an ensemble: a segmenter (`mask`) or a gate (`label`).
 
     `model` and `input` are {target, kwargs}; `size` is the working resolution (h, w), None the
-    image's own; the folds' `weights` share the member's `weight` equally.
+    image's own; the folds' `weights` share the member's `weight` equally. `assets` are files that
+    the input finds in its metadata; they are a fold's own, as its weights are.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Member:
     weights: tuple[Path, ...]
     weight: float = 1.0
     tta: tuple[str, ...] = ("none",)
+    assets: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.predicts not in ("mask", "label"):
@@ -90,6 +92,7 @@ def _member(entry: Mapping[str, Any], folder: Path) -> Member:
         weights=tuple(folder / name for name in entry["weights"]),
         weight=float(entry.get("weight", 1.0)),
         tta=tuple(entry.get("tta") or ("none",)),
+        assets={key: folder / name for key, name in (entry.get("assets") or {}).items()},
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,13 +26,15 @@ Sample = dict[str, Tensor]
 class Steps:
     """What happens to an image on its way to the model.
 
-    `masks` is whether the sample carries a mask target; `crop` is (h, w) in pixels or None.
+    `masks` is whether the sample carries a mask target; `crop` is (h, w) in pixels or None;
+    `assets` are the files that the input may read.
     """
 
     crop: tuple[int, int] | None
     compose: Any
     make_input: Input
     masks: bool
+    assets: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Samples(Dataset[Sample]):
@@ -56,7 +59,12 @@ class Samples(Dataset[Sample]):
         row = int(self.rows[draw.image])
         image, mask = self.pixels(row, draw)
         height, width = self.cache.own_size(row)
-        metadata = {"image_id": self.cache.ids[row], "height": height, "width": width}
+        metadata = {
+            "image_id": self.cache.ids[row],
+            "height": height,
+            "width": width,
+            "assets": self.steps.assets,
+        }
         sample = {"image": torch.from_numpy(self.steps.make_input(image, metadata))}
         label = self.labels[draw.image].astype(np.float32)
         if mask is not None:

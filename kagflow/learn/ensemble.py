@@ -63,7 +63,7 @@ def build_ensemble(
         "considered": {
             run: sorted(int(one["fold"]) for one in facts[run]) for run in sorted(facts)
         },
-        "members": [_member(run, runs[run], facts[run], home) for run in chosen],
+        "members": [one for run in chosen for one in _members(run, runs[run], facts[run], home)],
         "rules": [asdict(rule) for rule in found.rules],
         "cv": _cv(evidence, found, folds),
     }
@@ -108,23 +108,41 @@ def _useful(facts: Mapping[str, Sequence[Mapping[str, Any]]], spec: TaskSpec) ->
     return sorted(run for run, ones in facts.items() if ones[0]["predicts"] in useful)
 
 
-def _member(
+def _members(
     run: str, folders: Sequence[Path], facts: Sequence[Mapping[str, Any]], home: Path
-) -> dict[str, Any]:
-    """Describe a run for the engine; its cost is that of all its folds, one after another."""
+) -> list[dict[str, Any]]:
+    """Describe a run for the engine: one member, or one a fold where folds have assets.
+
+    The assets of a fold are made of its own training part, so its input differs from the others'.
+    """
     pairs = sorted(zip(facts, folders, strict=True), key=lambda pair: int(pair[0]["fold"]))
-    recipe = facts[0]["recipe"]
-    weights = [folder / "best.safetensors" for _, folder in pairs]
+    if not facts[0].get("assets"):
+        return [_member(run, pairs, home, weight=1.0)]
+    return [_member(run, [pair], home, weight=1 / len(pairs)) for pair in pairs]
+
+
+def _member(
+    run: str, pairs: Sequence[tuple[Mapping[str, Any], Path]], home: Path, *, weight: float
+) -> dict[str, Any]:
+    """Describe folds of a run; their cost is that of all of them, one after another."""
+    recipe, first = pairs[0][0]["recipe"], pairs[0][1]
+
+    def inside(path: Path) -> str:
+        return path.resolve().relative_to(home.resolve()).as_posix()
+
     return {
         "run": run,
         "folds": [int(fact["fold"]) for fact, _ in pairs],
-        "predicts": facts[0]["predicts"],
-        "weight": 1.0,
+        "predicts": pairs[0][0]["predicts"],
+        "weight": weight,
         "model": recipe["model"],
         "input": recipe["input"],
         "size": recipe["size"],
         "tta": list(recipe["tta"]),
-        "weights": [path.resolve().relative_to(home.resolve()).as_posix() for path in weights],
+        "weights": [inside(folder / "best.safetensors") for _, folder in pairs],
+        "assets": {
+            name: inside(first / "assets" / name) for name in pairs[0][0].get("assets") or {}
+        },
         "seconds_per_image": sum(float(fact["seconds_per_image"]) for fact, _ in pairs),
     }
 

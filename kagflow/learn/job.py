@@ -43,6 +43,7 @@ class Job:
             size=pair(self.recipe["size"]),
             weights=(self.run_dir / "best.safetensors",),
             tta=tuple(self.recipe["tta"]),
+            assets={name: self.run_dir / "assets" / name for name in self.recipe["assets"]},
         )
 
 

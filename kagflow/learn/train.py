@@ -19,6 +19,7 @@ from kagflow.errors import DataError, LocalError, RefusedError, UsageError
 from kagflow.infer.export import save_weights
 from kagflow.infer.image import INPUTS
 from kagflow.learn import checkpoint, provenance
+from kagflow.learn.assets import TrainingImages, make_assets
 from kagflow.learn.augment import AUGMENTS
 from kagflow.learn.cache import Cache, data_hash
 from kagflow.learn.dataset import Samples, Steps
@@ -89,6 +90,8 @@ def train(job: Job, progress: Progress = QUIET, on_epoch: OnEpoch | None = None)
             progress.note(f"{job.run_dir.parent.name} fold {job.fold} is finished already")
             return _result(job.run_dir, fresh=False)
         data = read_fold(job, progress)
+        assets = TrainingImages.of(data)
+        made = make_assets(job.recipe["assets"], assets, job.run_dir / "assets", progress)
         found = checkpoint.newest(job.run_dir)
         state, plan = _prepare(job, data, device, fresh=found is None)
         if found is not None:
@@ -98,7 +101,7 @@ def train(job: Job, progress: Progress = QUIET, on_epoch: OnEpoch | None = None)
         _check_finite(state, job.run_dir)
         save_weights(state.weights, job.member.weights[0])
         each = predict_fold(job, data, str(device), progress)
-        _finish(job, data, state, seconds_each=each)
+        _finish(job, data, state, seconds_each=each, assets=made)
         return _result(job.run_dir, resumed=None if found is None else found.step)
 
 
@@ -143,6 +146,7 @@ def _plan(job: Job, data: FoldData, device: torch.device) -> Plan:
         compose=build(recipe["augment"], AUGMENTS),
         make_input=build(recipe["input"], INPUTS),
         masks=recipe["predicts"] == "mask",
+        assets=job.member.assets,
     )
     draw = partial(
         draws,
@@ -204,7 +208,9 @@ def _check_finite(state: State, run_dir: Path) -> None:
         )
 
 
-def _finish(job: Job, data: FoldData, state: State, *, seconds_each: float) -> None:
+def _finish(
+    job: Job, data: FoldData, state: State, *, seconds_each: float, assets: Mapping[str, str]
+) -> None:
     score = score_fold(job, data)
     manifest = json.loads((job.data / "manifest.json").read_text())
     durable.write_json(
@@ -227,6 +233,7 @@ def _finish(job: Job, data: FoldData, state: State, *, seconds_each: float) -> N
             "profile": manifest.get("profile"),
             "device": _device_name(_device(job.device)),
             "seconds_per_image": seconds_each,
+            "assets": dict(assets),
         },
     )
 

@@ -60,10 +60,10 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
 ) -> Pack:
     """Write `target_root/<hash>/`, flat and whole; the same inputs give the same hash and bytes.
 
-    `weights` maps names in the pack to exported files, `config` is what infer.kernel reads,
-    `requires` lists what the competition's own code imports (PEP 508). A pack that is already
-    there is checked and reused. Raises RefusedError on a credential in a file, DataError on
-    unfit names, files or requirements, LocalError where a wheel can't be had.
+    `weights` maps names in the pack to exported files, weights and assets; `config` is what
+    infer.kernel reads, `requires` lists what the competition's own code imports (PEP 508). A pack
+    that is already there is checked and reused. Raises RefusedError on a credential in a file,
+    DataError on unfit names, files or requirements, LocalError where a wheel can't be had.
     """
     with tempfile.TemporaryDirectory(prefix="kagflow-pack-") as temporary:
         work = Path(temporary)
@@ -114,7 +114,11 @@ def pack_hash(manifest: Mapping[str, Any]) -> str:
 
 
 def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> Mapping[str, Any]:
-    named = {file for member in config.get("members", []) for file in member["weights"]}
+    named = {
+        file
+        for member in config.get("members", [])
+        for file in [*member["weights"], *member.get("assets", {}).values()]
+    }
     if named != set(weights):
         odd = ", ".join(sorted(named ^ set(weights)))
         raise DataError(f"weights and members of the pack do not name the same files: {odd}")

@@ -115,6 +115,19 @@ def test_a_name_that_kaggle_refuses_is_refused_here(
         build_pack(tmp_path, **inputs)
 
 
+def test_assets_travel_like_weights(inputs: dict[str, Any], tmp_path: Path) -> None:
+    asset = tmp_path / "references"
+    asset.write_bytes(b"frames")
+    inputs["weights"] |= {"a.fold0.references.asset": asset}
+    with pytest.raises(DataError, match="references"):
+        build_pack(tmp_path / "packs", **inputs)
+    member = CONFIG["members"][0] | {"assets": {"references": "a.fold0.references.asset"}}
+    inputs["config"] = CONFIG | {"members": [member]}
+    pack = build_pack(tmp_path / "packs", **inputs)
+    assert (pack.path / "a.fold0.references.asset").read_bytes() == b"frames"
+    assert pack.manifest["files"]["a.fold0.references.asset"]["bytes"] == 6
+
+
 def test_weights_and_members_must_agree(inputs: dict[str, Any], tmp_path: Path) -> None:
     inputs["config"] = {"members": [{"weights": ["b.safetensors"]}]}
     with pytest.raises(DataError, match="do not name the same files"):
