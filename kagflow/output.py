@@ -33,7 +33,9 @@ class Output:
         if self.json_mode:
             print(redact(json.dumps({"schema": SCHEMA, **value}, default=str)), file=sys.stdout)  # noqa: T201 - the one door to stdout
         elif text:
-            self._console(stderr=False).print(redact(text), highlight=False, soft_wrap=True)
+            self._console(stderr=False).print(
+                redact(text), highlight=False, markup=False, soft_wrap=True
+            )
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table on stdout; nothing under --json, where `result` carries the same data."""
@@ -41,6 +43,7 @@ class Output:
             return
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         # A table of two columns is a list of facts, not of figures.
         pairs = len(columns) == 2
@@ -51,7 +54,8 @@ class Output:
             side: Literal["left", "right"] = "right" if number and named and not pairs else "left"
             table.add_column(column, justify=side, overflow="fold")
         for row in rows:
-            table.add_row(*("" if cell is None else redact(str(cell)) for cell in row))
+            # As Text, since a run's name may hold brackets that rich would read as its own.
+            table.add_row(*(Text("" if cell is None else redact(str(cell))) for cell in row))
         self._console(stderr=False).print(table)
 
     def say(self, text: str) -> None:

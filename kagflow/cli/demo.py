@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagflow.cli import competitions, ensemble, fetch, local, pack, submit, train
+from kagflow.cli import competitions, ensemble, fetch, jobs, local, pack, submit, train
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import RefusedError, UsageError
@@ -95,15 +95,15 @@ def _hours(known: Known) -> float:
     return sum(seconds.values()) / 3600
 
 
-def _jobs(session: Session, known: Known) -> list[train.Job]:
+def _jobs(session: Session, known: Known) -> list[jobs.Job]:
     mini = known.config.mini
     if mini is None:
         raise UsageError(f"{known.name} has no `mini`")
     folds = ",".join(map(str, range(SEGMENTER_FOLDS)))
-    jobs = train.plan(session, known, {"recipe": mini.recipe, "fold": folds})
+    planned = jobs.plan(session, known, {"recipe": mini.recipe, "fold": folds})
     if mini.gate:
-        jobs += train.plan(session, known, {"recipe": mini.gate, "fold": "0"})
-    return jobs
+        planned += jobs.plan(session, known, {"recipe": mini.gate, "fold": "0"})
+    return planned
 
 
 def _first_with_mini(session: Session) -> Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,10 @@ def weight_name(file: str) -> str:
 
 
 def _flat(run: str) -> str:
-    # Kaggle refuses some letters in file names, silently and late: facts of its dataset API.
-    return re.sub(r"[^A-Za-z0-9._+-]", "_", run)
+    # Kaggle refuses some letters in file names, silently and late: facts of its dataset API. A hash
+    # keeps apart what differs in those letters only.
+    flat = re.sub(r"[^A-Za-z0-9._+-]", "_", run)
+    return flat if flat == run else f"{flat}.{hashlib.sha256(run.encode()).hexdigest()[:6]}"
 
 
 def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:

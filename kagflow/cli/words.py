@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,3 +62,28 @@ def options(text: str) -> list[str]:
             continue
         parts[-1] += letter
     return parts
+
+
+def seconds(text: str) -> float:
+    """Read a time span: 8h, 90m, 1h30m, 45s, or plain seconds.
+
+    Raises UsageError for anything else, and for nothing at all.
+    """
+    number = r"(\d+(?:\.\d*)?)"
+    found = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip().lower())
+    parts = [float(part or 0) for part in found.groups()] if found else []
+    if not any(parts):
+        raise UsageError(f"'{text}' is no time span", hint="write 8h, 90m, 1h30m or seconds")
+    return parts[0] * 3600 + parts[1] * 60 + parts[2]
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: 6GB, 6GiB, 800MB or plain bytes; GB are 10^9.
+
+    Raises UsageError for anything else, and for nothing at all.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise UsageError(f"'{text}' is no amount of memory", hint="write 6GB or 800MB")
+    power = " kmgt".index(found[2] or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)

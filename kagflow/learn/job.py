@@ -14,6 +14,7 @@ from kagflow import workspace
 from kagflow.errors import UsageError
 from kagflow.infer.engine import Member
 from kagflow.learn.cache import Cache, Part, open_cache
+from kagflow.naming import FULL, Fold
 from kagflow.progress import Progress
 from kagflow.task.folds import read_folds
 from kagflow.task.labels import read_labels
@@ -28,7 +29,7 @@ class Job:
     recipe: Mapping[str, Any]
     spec: TaskSpec
     data: Path
-    fold: int
+    fold: Fold
     device: str = "auto"
     save_every: float = 600.0
 
@@ -76,7 +77,7 @@ def read_fold(job: Job, progress: Progress) -> FoldData:
     """
     folds = {name: fold for name, (_, fold) in read_folds(job.data / "folds.csv").items()}
     count = 1 + max(folds.values())
-    if not 0 <= job.fold < count:
+    if job.fold != FULL and not 0 <= job.fold < count:
         raise UsageError(f"fold {job.fold} is out of range", hint=f"folds are 0 to {count - 1}")
     truth = read_labels(job.data / job.spec.train_csv, job.spec, only=folds)
     # The data lies two below the profile's home, and the workspace is there or above.

@@ -31,6 +31,7 @@ from kagflow.learn.optimiser import SCHEDULES, build_ema, build_optimiser
 from kagflow.learn.pretrained import start_model
 from kagflow.learn.probe import Probe
 from kagflow.learn.sampler import SAMPLERS, draws
+from kagflow.naming import Fold
 from kagflow.progress import QUIET, Progress
 from kagflow.resolve import build
 from kagflow.task.spec import TaskSpec
@@ -54,6 +55,7 @@ class RunResult:
     seconds: float
     fresh: bool = True
     resumed: int | None = None
+    finished: bool = True
 
     def summary(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -66,7 +68,7 @@ def train_fold(  # noqa: PLR0913 - the room's front door: what to read, where to
     spec: TaskSpec,
     data: Path,
     *,
-    fold: int,
+    fold: Fold,
     device: str = "auto",
     progress: Progress = QUIET,
     on_epoch: OnEpoch | None = None,

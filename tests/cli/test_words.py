@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kagflow.cli.session import take_shared
-from kagflow.cli.words import options, split, sweep
+from kagflow.cli.words import options, seconds, size, split, sweep
 from kagflow.errors import UsageError
 
 
@@ -53,3 +53,32 @@ def test_shared_options_stand_anywhere(argv: list[str]) -> None:
     settings, rest = take_shared(argv)
     assert rest == ["fetch", "steel"]
     assert (settings.json_mode, settings.profile, settings.quiet) == (True, "local", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"), [("8h", 28800), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("7.5", 7.5)]
+)
+def test_time_spans(text: str, span: float) -> None:
+    assert seconds(text) == span
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("6GB", 6 * 10**9),
+        ("6GiB", 6 * 2**30),
+        ("1.5g", 15 * 10**8),
+        ("800 MB", 8 * 10**8),
+        ("7", 7),
+    ],
+)
+def test_amounts_of_memory(text: str, count: int) -> None:
+    assert size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "0h", "h", "8x", "-1h", "1h 30m", "..", "1e3"])
+def test_what_is_no_time_or_memory_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        seconds(text)
+    with pytest.raises(UsageError):
+        size(text)
