@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kagflow.errors import UsageError
+from kagflow.infer.affinity import attach
 from kagflow.resolve import build, resolve
 
 MODELS = {"smp": "kagflow.infer.models:smp_model", "timm": "kagflow.infer.models:timm_model"}
@@ -96,12 +97,14 @@ def smp_model(
     encoder: str = "resnet34",
     encoder_weights: str | None = None,
     label_head: bool | Mapping[str, Any] = False,
+    affinity: bool | Mapping[str, Any] = False,
     **kwargs: Any,
 ) -> nn.Module:
     """Build any architecture of segmentation_models_pytorch, for inputs of any size.
 
     `label_head: true` adds image-level logits from the deepest features (smp's aux_params, which
-    a mapping extends); `kwargs` go to the architecture, in_channels being 1 unless said.
+    a mapping extends); `affinity: true` makes its logits affinities (kagflow.infer.affinity);
+    `kwargs` go to the architecture, in_channels being 1 unless said.
     """
     import segmentation_models_pytorch as smp
 
@@ -134,6 +137,11 @@ def smp_model(
             f"smp {name} with encoder {encoder}: {error}",
             hint=f"{name} takes: {', '.join(takes)}",
         ) from error
+    if affinity:
+        heads = {"mask": model.segmentation_head} | (
+            {"label": model.classification_head} if label_head else {}
+        )
+        attach(model, heads, classes=classes, options=affinity)
     return cast(nn.Module, model)
 
 
@@ -143,9 +151,13 @@ def timm_model(
     name: str = "resnet18",
     in_chans: int = 1,
     encoder_weights: str | None = None,
+    affinity: bool | Mapping[str, Any] = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """Build an image-level classifier of timm: (N, in_chans, H, W) -> logits (N, classes)."""
+    """Build an image-level classifier of timm: (N, in_chans, H, W) -> logits (N, classes).
+
+    `affinity: true` makes its logits affinities to class centres (kagflow.infer.affinity).
+    """
     import timm
 
     if not timm.is_model(name):
@@ -160,6 +172,8 @@ def timm_model(
         )
     except TypeError as error:
         raise UsageError(f"timm {name}: {error}", hint="see timm.create_model's kwargs") from error
+    if affinity:
+        attach(model, {"label": model.get_classifier()}, classes=classes, options=affinity)
     return cast(nn.Module, model)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from kagflow.errors import UsageError
 from kagflow.learn.losses import LOSSES
 from kagflow.resolve import build
 
@@ -79,20 +81,91 @@ def test_heads_add_up():
     assert loss_of("bce", both, TRUE).item() == pytest.approx((1.4 * mask + label).item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_gradients_and_extremes(name):
-    torch.manual_seed(0)
-    kind = torch.float if name == "lovasz" else torch.double  # smp's Lovasz steps are float32
-    target = {"mask": (torch.rand(2, 3, 4, 4) > 0.7).to(kind)}
-    logits = torch.randn(2, 3, 4, 4, dtype=kind, requires_grad=True)
+def test_focal_weighs_positives_by_alpha():
+    # True pixels are right at .75; of the others one is right at .75, one wrong at .25.
+    right, wrong = 0.25**2 * math.log(0.75), 0.75**2 * math.log(0.25)
+    expected = -(0.9 * 2 * right + 0.1 * (right + wrong)) / 4
+    found = loss_of("focal", MASK, TRUE, alpha=0.9).item()
+    assert found == pytest.approx(expected, rel=1e-5)
 
-    def value(given):
-        return loss_of(name, {"mask": given}, target)
 
-    if kind == torch.double:
-        assert torch.autograd.gradcheck(value, (logits,))
-    before = value(logits)
-    step = torch.autograd.grad(before, logits)[0]
-    assert value(logits - 0.01 * step) < before
-    for extreme in (-80.0, 80.0):
-        assert value(torch.full((2, 3, 4, 4), extreme, dtype=kind)).isfinite()
+def test_dice_leaves_absent_classes_out():
+    absent = {"mask": TRUE["mask"] * torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)}
+    assert loss_of("dice", MASK, TRUE).item() == pytest.approx(1 - (0.75 + 0.6) / 2, rel=1e-5)
+    assert loss_of("dice", MASK, absent).item() == pytest.approx((1 - 0.75) / 2, rel=1e-5)
+    logs = -(math.log(0.75) + math.log(0.6)) / 2
+    assert loss_of("dice", MASK, TRUE, log=True).item() == pytest.approx(logs, rel=1e-5)
+
+
+def test_tversky():
+    # Class 0: TP .75, FP .25, FN .25; class 1: TP .75, FP .75, FN .25.
+    first, second = 0.75 / (0.75 + 0.2 * 0.25 + 0.9 * 0.25), 0.75 / (0.75 + 0.2 * 0.75 + 0.225)
+    expected = ((1 - first + 1 - second) / 2) ** 1.5
+    found = loss_of("tversky", MASK, TRUE, alpha=0.2, beta=0.9, gamma=1.5).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def lovasz_by_definition(z, y, shape):
+    """Sum the steps of the Jaccard loss in numpy, error by error (Berman et al. 2018, eq. 8)."""
+    errors = shape(1 - z * (2 * y - 1))
+    total, wrong, before = 0.0, np.zeros_like(y, bool), 0.0
+    for at in np.argsort(-errors):
+        wrong[at] = True
+        true, found = y == 1, (y == 1) ^ wrong
+        jaccard = 1 - (true & found).sum() / max((true | found).sum(), 1)
+        total += errors[at] * (jaccard - before)
+        before = jaccard
+    return total
+
+
+@pytest.mark.parametrize("elu", [False, True])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_lovasz_against_its_definition(elu, per_image):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(0, 2, (3, 2, 4, 5)), (rng.random((3, 2, 4, 5)) > 0.7) * 1.0
+    y[0, 1] = 0
+    y[1, 0] = 1
+
+    def shape(e):
+        return np.where(e > 0, e + 1, np.exp(e)) if elu else np.maximum(e, 0)
+
+    sides = []
+    for sign, true in ((1, y), (-1, 1 - y)):
+        for k in range(2):
+            images = [np.s_[n : n + 1] for n in range(3)] if per_image else [np.s_[:]]
+            sides += [
+                np.mean(
+                    [
+                        lovasz_by_definition(sign * z[i, k].ravel(), true[i, k].ravel(), shape)
+                        for i in images
+                    ]
+                )
+            ]
+    outputs, target = {"mask": torch.tensor(z)}, {"mask": torch.tensor(y)}
+    found = loss_of("lovasz", outputs, target, elu=elu, per_image=per_image).item()
+    assert found == pytest.approx(np.mean(sides), rel=1e-5)
+
+
+def test_soft_targets_and_smoothing_are_one_thing():
+    soft = {"mask": TRUE["mask"] * 0.8 + 0.1}
+    expected = loss_of("bce", MASK, soft).item()
+    p, t = torch.sigmoid(MASK["mask"]), soft["mask"]
+    assert expected == pytest.approx((-t * p.log() - (1 - t) * (1 - p).log()).mean().item())
+    assert loss_of("soft_bce", MASK, TRUE, smoothing=0.2).item() == pytest.approx(expected)
+    assert loss_of("bce", MASK, TRUE, smoothing=0.2).item() == pytest.approx(expected)
+    assert loss_of("soft_bce", MASK, soft, smoothing=0.0).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("bce", {"smoothing": 1.5}),
+        ("soft_bce", {"smoothing": -0.1}),
+        ("focal", {"gamma": 0.5}),
+        ("focal", {"alpha": 2.0}),
+        ("tversky", {"gamma": 0.7}),
+    ],
+)
+def test_values_without_a_meaning_are_refused(name, kwargs):
+    with pytest.raises(UsageError, match=next(iter(kwargs))):
+        loss_of(name, MASK, TRUE, **kwargs)
