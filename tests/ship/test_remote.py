@@ -18,6 +18,7 @@ from kagflow.errors import (
     RefusedError,
     RemoteError,
 )
+from kagflow.ship import remote_download
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_datasets import DatasetPush
 from kagflow.ship.remote_transport import is_loopback
@@ -271,8 +272,14 @@ def test_the_quota_left_is_without_what_is_held(script, remote) -> None:
 # -- downloads
 
 BODY = bytes(range(256)) * 1024
+CHUNK = 65_536
 CUT = 200_000
-KEPT = 196_608  # whole chunks of what came
+KEPT = CUT // CHUNK * CHUNK  # whole chunks of what came
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(remote_download, "CHUNK", CHUNK)
 
 
 def serve(
