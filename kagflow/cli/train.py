@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,14 @@ from kagflow.cli.sweep import Outcome
 from kagflow.workspace import user_state
 
 
+@dataclass(frozen=True)
+class How:
+    """How to train whatever is asked for; no part of a run's name."""
+
+    device: str = "auto"
+    force: bool = False
+
+
 @guarded
 def command(
     context: typer.Context,
@@ -23,6 +32,9 @@ def command(
         list[str] | None, typer.Argument(metavar="[COMPETITION] [KEY=VALUE]...")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    force_resume: Annotated[
+        bool, typer.Option("--force-resume", help="Go on although code, recipe or data changed.")
+    ] = False,
 ) -> None:
     """Train: fold=0 (or 0,1 or all), recipe=NAME, any recipe key; commas sweep.
 
@@ -33,7 +45,8 @@ def command(
     known = competitions.find(session.workspace, said.competition)
     with notify.on_done(session, known, said.overrides.pop("on_done", None)) as done:
         planned = jobs.plan(session, known, said.overrides)
-        outcome = sweep.run(planned, lambda job: train(session, known, job, device=device))
+        how = How(device=device, force=force_resume)
+        outcome = sweep.run(planned, lambda job: train(session, known, job, how))
         done.value = report(session, outcome)
         done.status = outcome.status
     if outcome.interrupted:
@@ -43,21 +56,24 @@ def command(
         raise typer.Exit(outcome.failed[0].exit_code)
 
 
-def train(session: Session, known: Known, job: Job, *, device: str = "auto") -> dict[str, Any]:
+def train(session: Session, known: Known, job: Job, how: How | None = None) -> dict[str, Any]:
     """Train one job, or say that it is already finished; return its run.json."""
-    from kagflow.learn.train import train_fold
+    from kagflow.learn import job as learn_job
+    from kagflow.learn.train import train as train_one
 
+    how = how or How()
     session.out.say(f"train {job.label}")
-    with _ledger(session, known, job, device):
-        result = train_fold(
-            job.folder,
-            job.recipe.model_dump(mode="json"),
-            known.config.task(),
-            session.workspace.data(known.name),
-            fold=job.fold,
-            device=device,
-            progress=session.out.progress(),
-        )
+    wanted = learn_job.Job(
+        job.folder,
+        job.recipe.model_dump(mode="json"),
+        known.config.task(),
+        session.workspace.data(known.name),
+        job.fold,
+        how.device,
+        force=how.force,
+    )
+    with _ledger(session, known, job, how.device):
+        result = train_one(wanted, session.out.progress())
     return {"run": job.run, "fold": job.fold, **result.summary()}
 
 

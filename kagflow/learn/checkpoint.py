@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from kagflow import durable
-from kagflow.errors import LocalError, RefusedError
+from kagflow.errors import LocalError
 
 KEPT = 2
 
@@ -91,31 +91,6 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     random.setstate(state["python"])
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], *, where: Path) -> None:
-    """Refuse to go on with a run that was begun from something else.
-
-    Raises RefusedError naming each key that differs and both its values.
-    """
-    old, new = _flat(before), _flat(now)
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    if keys:
-        faults = [f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in keys]
-        raise RefusedError(
-            f"{where} was begun from something else: {'; '.join(faults)}",
-            hint="name the run otherwise (name=...), or put the values back",
-        )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return out
 
 
 def _by_age(folder: Path) -> list[Path]:

@@ -23,7 +23,10 @@ from kagflow.task.spec import TaskSpec
 
 @dataclass(frozen=True)
 class Job:
-    """One fold to train, and how often to save (seconds)."""
+    """One fold to train, or FULL for all of them.
+
+    `save_every` is in seconds; `force` goes on with a run that was begun from something else.
+    """
 
     run_dir: Path
     recipe: Mapping[str, Any]
@@ -32,6 +35,13 @@ class Job:
     fold: Fold
     device: str = "auto"
     save_every: float = 600.0
+    force: bool = False
+
+    @property
+    def label(self) -> str:
+        """The job as messages name it."""
+        where = "on everything" if self.fold == FULL else f"fold {self.fold}"
+        return f"{self.run_dir.parent.name} {where}"
 
     @property
     def member(self) -> Member:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import kagflow
-from kagflow import process
+from kagflow import durable, process
 from kagflow.errors import LocalError
+from kagflow.learn import plugins
 
 PACKAGES = (
     "kagflow", "torch", "torchvision", "segmentation-models-pytorch", "timm", "albumentations",
@@ -24,7 +24,7 @@ PACKAGES = (
 def collect(recipe: Mapping[str, Any], *, data: str, device: str) -> dict[str, Any]:
     """Return the provenance of a run as plain JSON values; `data` is the manifest's hash."""
     return {
-        "code": code_hash(recipe),
+        "code": digest(code_files(recipe)),
         "git": _git_commit(),
         "packages": dict(_versions(PACKAGES)),
         "python": platform.python_version(),
@@ -36,31 +36,19 @@ def collect(recipe: Mapping[str, Any], *, data: str, device: str) -> dict[str, A
     }
 
 
-def code_hash(recipe: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the sources that shape a model: kagflow's and the recipe's own."""
+def code_files(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of each source that shapes a model: kagflow's and the recipe's own."""
     package = Path(kagflow.__file__).parent
-    files = [
-        path
-        for room in ("task", "infer", "learn")
-        for path in sorted((package / room).glob("*.py"))
-    ]
-    digest = hashlib.sha256()
-    for path in [*files, *sorted(_plugin_files(recipe))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    ours = (path for room in ("task", "infer", "learn") for path in (package / room).glob("*.py"))
+    named = {f"kagflow/{path.relative_to(package).as_posix()}": path for path in ours}
+    named |= plugins.files(recipe)
+    return {name: durable.sha256_file(path) for name, path in sorted(named.items())}
 
 
-def _plugin_files(recipe: Mapping[str, Any]) -> set[Path]:
-    modules = {target.partition(":")[0] for target in _targets(recipe) if ":" in target}
-    specs = [importlib.util.find_spec(module) for module in modules]
-    origins = [Path(spec.origin) for spec in specs if spec is not None and spec.origin]
-    return {path for path in origins if path.suffix == ".py" and path.is_file()}
-
-
-def _targets(recipe: Mapping[str, Any]) -> Iterator[str]:
-    for value in recipe.values():
-        if isinstance(value, Mapping) and isinstance(value.get("target"), str):
-            yield value["target"]
+def digest(files: Mapping[str, str]) -> str:
+    """Return one SHA-256 of `code_files`."""
+    lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _versions(names: Iterable[str]) -> Iterator[tuple[str, str]]:

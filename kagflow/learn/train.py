@@ -12,15 +12,15 @@ from typing import Any
 
 import filelock
 import torch
-import yaml
 
 from kagflow import durable
 from kagflow.errors import DataError, LocalError, RefusedError, UsageError
 from kagflow.infer.export import save_weights
 from kagflow.infer.image import INPUTS
-from kagflow.learn import checkpoint, provenance
+from kagflow.learn import checkpoint
 from kagflow.learn.assets import TrainingImages, make_assets
 from kagflow.learn.augment import AUGMENTS
+from kagflow.learn.begin import begin
 from kagflow.learn.cache import Cache, data_hash
 from kagflow.learn.dataset import Samples, Steps
 from kagflow.learn.heldout import predict_fold, score_fold
@@ -87,9 +87,8 @@ def train(job: Job, progress: Progress = QUIET, on_epoch: OnEpoch | None = None)
     job.run_dir.mkdir(parents=True, exist_ok=True)
     with _alone(job.run_dir):
         device = _device(job.device)
-        _begin(job, device)
-        if (job.run_dir / "run.json").is_file():
-            progress.note(f"{job.run_dir.parent.name} fold {job.fold} is finished already")
+        if begin(job, str(device), progress):
+            progress.note(f"{job.label} is finished already")
             return _result(job.run_dir, fresh=False)
         data = read_fold(job, progress)
         assets = TrainingImages.of(data)
@@ -105,23 +104,6 @@ def train(job: Job, progress: Progress = QUIET, on_epoch: OnEpoch | None = None)
         each = predict_fold(job, data, str(device), progress)
         _finish(job, data, state, seconds_each=each, assets=made)
         return _result(job.run_dir, resumed=None if found is None else found.step)
-
-
-def _begin(job: Job, device: torch.device) -> None:
-    """Write what the run is made from, or refuse to mix it with something else."""
-    config: dict[str, Any] = {
-        "recipe": dict(job.recipe),
-        "task": job.spec.to_dict(),
-        "fold": job.fold,
-        "data": data_hash(job.data),
-    }
-    path = job.run_dir / "config.yaml"
-    if path.is_file():
-        checkpoint.check_same(yaml.safe_load(path.read_text()), config, where=job.run_dir)
-        return
-    found = provenance.collect(job.recipe, data=config["data"], device=str(device))
-    durable.write_json(job.run_dir / "provenance.json", found)
-    durable.write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
 def _prepare(job: Job, data: FoldData, device: torch.device, *, fresh: bool) -> tuple[State, Plan]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from kagflow import durable
-from kagflow.errors import LocalError, RefusedError
+from kagflow.errors import LocalError
 from kagflow.learn import checkpoint
-from kagflow.learn.checkpoint import check_same, newest, save
+from kagflow.learn.checkpoint import newest, save
 
 
 def test_two_are_kept(tmp_path):
@@ -85,13 +85,3 @@ def test_generators_go_on_where_they_were(tmp_path):
     assert numbers() != first
     checkpoint.set_random_state(newest(tmp_path).state)
     assert numbers() == first
-
-
-def test_a_refusal_names_keys_and_both_values(tmp_path):
-    before = {"recipe": {"lr": 1, "size": [2, 3], "same": 0}, "fold": 0}
-    check_same(before, {"recipe": {"lr": 1, "size": (2, 3), "same": 0}, "fold": 0}, where=tmp_path)
-    now = {"recipe": {"lr": 2, "size": [2, 3], "same": 0, "new": True}, "fold": 0}
-    with pytest.raises(RefusedError) as caught:
-        check_same(before, now, where=tmp_path)
-    assert "recipe.lr: 1 there, 2 now; recipe.new: None there, True now" in caught.value.message
-    assert "same" not in caught.value.message
