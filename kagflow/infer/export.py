@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kagflow.durable import replacing
@@ -30,7 +30,7 @@ def shipped(tensor: Tensor) -> Tensor:
 def export_fp16(source: Path, target: Path) -> None:
     """Write `source` (safetensors) to `target` as it ships, whole or not at all."""
     with replacing(target) as beside:
-        save_file({name: shipped(tensor) for name, tensor in _read(source).items()}, beside)
+        beside.write_bytes(save({name: shipped(one) for name, one in _read(source).items()}))
 
 
 def save_weights(model: nn.Module, target: Path) -> None:
@@ -39,8 +39,9 @@ def save_weights(model: nn.Module, target: Path) -> None:
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in model.state_dict().items()
     }
+    # Written by Python: safetensors' own writer tells of a full disk in an error of its own.
     with replacing(target) as beside:
-        save_file(state, beside)
+        beside.write_bytes(save(state))
 
 
 def load_weights(model: nn.Module, path: Path, *, as_shipped: bool = False) -> None:

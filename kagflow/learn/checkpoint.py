@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -34,24 +36,74 @@ def save(folder: Path, state: Mapping[str, Any], *, step: int, epoch: int) -> Pa
 
     Raises LocalError where the disk is full; older checkpoints stay as they are.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    data = buffer.getvalue()
+    for left in folder.glob(".*.tmp"):
+        # What a kill left half-written; this process alone writes here.
+        left.unlink(missing_ok=True)
     path = folder / f"ckpt-{step}.pt"
-    try:
-        durable.write_bytes(path, data)
-        sidecar = {"sha256": hashlib.sha256(data).hexdigest(), "step": step, "epoch": epoch}
+    with telling_a_full_disk(path):
+        with durable.replacing(path) as beside, beside.open("wb") as file:
+            writer = _Hashing(file)
+            writer.take(state)
+        sidecar = {"sha256": writer.digest.hexdigest(), "step": step, "epoch": epoch}
         durable.write_json(path.with_suffix(".json"), sidecar)
-    except OSError as error:
-        raise LocalError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="free disk space; the same command goes on from the checkpoint before",
-        ) from error
     for old in _by_age(folder)[KEPT:]:
         # The sidecar goes first: weights without one are never taken for a checkpoint.
         old.unlink(missing_ok=True)
         old.with_suffix(".pt").unlink(missing_ok=True)
     return path
+
+
+class _Hashing:
+    """Write and hash at once: a state of gigabytes is never held twice."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._fault: OSError | None = None
+        self.digest = hashlib.sha256()
+
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Write a state; an OSError stays one, which torch makes a RuntimeError of."""
+        try:
+            torch.save(dict(state), cast(BinaryIO, self))
+            self._file.flush()
+        except RuntimeError:
+            if self._fault is None:
+                raise
+            raise self._fault from None
+
+    def write(self, data: bytes) -> int:
+        try:
+            written = self._file.write(data)
+        except OSError as error:
+            self._fault = error
+            raise
+        self.digest.update(data)
+        return written
+
+    def flush(self) -> None:
+        pass
+
+
+@contextmanager
+def telling_a_full_disk(path: Path) -> Iterator[None]:
+    """Make LocalError of what the file system says against writing `path`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        raise LocalError(
+            f"cannot write {path}: {'the disk is full' if full else error.strerror or error}",
+            hint="free disk space; the same command goes on from the checkpoint before",
+        ) from error
+
+
+def epochs(folder: Path) -> list[int]:
+    """Return how many epochs were done at each checkpoint that is there."""
+    found = []
+    for sidecar in _by_age(folder):
+        with suppress(OSError, ValueError, KeyError):
+            found.append(int(json.loads(sidecar.read_text())["epoch"]))
+    return found
 
 
 def newest(folder: Path) -> Found | None:

@@ -1,103 +1,44 @@
-"""The training loop: epochs of batches of steps, resumable between any two steps."""
+"""The training loop: epochs of optimiser steps, resumable between any two of them."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
-from kagflow.errors import DataError, UsageError
-from kagflow.infer.models import named_outputs
-from kagflow.learn import checkpoint
-from kagflow.learn.dataset import Sample, Samples
+from kagflow import durable
+from kagflow.errors import DataError
+from kagflow.learn import average, checkpoint
+from kagflow.learn.dataset import Samples
+from kagflow.learn.feed import Feed
 from kagflow.learn.losses import Loss
 from kagflow.learn.sampler import Draw
+from kagflow.learn.state import Line, Running, State
+from kagflow.learn.step import Stepper, Told
 from kagflow.learn.stop import Stop
 from kagflow.progress import QUIET, Progress
 
-# So many losses in a row that are no number mean that the weights will not come back.
+# More bad steps in a row than this, and the weights will not come back. fp16's scaler needs up to
+# sixteen to find its scale.
 HOPELESS = 20
-# Epochs of a few seconds are not worth a flush of all weights to disk each.
+# The end of an epoch is worth a checkpoint after so many seconds, and where the last one took no
+# more than this share of the time since.
 EPOCH_SECONDS = 20.0
+EPOCH_SHARE = 0.01
 
-
-@dataclass
-class Running:
-    """What an epoch has summed up so far; it is saved, so that a resumed epoch reports whole."""
-
-    loss: float = 0.0
-    steps: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-
-@dataclass
-class State:
-    """Everything that training changes, and so everything that a checkpoint holds."""
-
-    model: nn.Module
-    ema: AveragedModel | None
-    optimiser: Optimizer
-    schedule: LRScheduler
-    scaler: torch.amp.GradScaler
-    step: int = 0
-    epoch: int = 0
-    batches: int = 0
-    bad: int = 0
-    seconds: float = 0.0
-    running: Running = field(default_factory=Running)
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    _PARTS = ("model", "ema", "optimiser", "schedule", "scaler")
-    _COUNTS = ("step", "epoch", "batches", "bad", "seconds", "history")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all of it, with the generators, in what `torch.load` reads without pickle."""
-        parts = {
-            name: part.state_dict()
-            for name in self._PARTS
-            if (part := getattr(self, name)) is not None
-        }
-        counts = {name: getattr(self, name) for name in self._COUNTS}
-        return (
-            parts
-            | counts
-            | {"running": vars(self.running).copy(), "random": checkpoint.random_state()}
-        )
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Become what `state_dict` returned."""
-        for name in self._PARTS:
-            if (part := getattr(self, name)) is not None:
-                part.load_state_dict(saved[name])
-        for name in self._COUNTS:
-            setattr(self, name, saved[name])
-        self.running = Running(**saved["running"])
-        checkpoint.set_random_state(saved["random"])
-
-    @property
-    def weights(self) -> nn.Module:
-        """The model that predicts: the average where one is kept."""
-        return self.model if self.ema is None else self.ema.module
+OnEpoch = Callable[[Line], None]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What stays the same during training.
 
-    `draws(epoch)` lists an epoch's `samples` samples; `save_every` is in seconds.
+    `draws(epoch)` lists an epoch's `samples` samples; `save_every` is in seconds. The `average`
+    best epochs are kept where there are several, or where `early_stop` epochs without a better
+    one end the run.
     """
 
     folder: Path
@@ -112,12 +53,33 @@ class Plan:
     device: torch.device
     dtype: torch.dtype
     clip: float
+    accumulate: int = 1
+    average: int = 1
+    early_stop: int | None = None
     save_every: float = 600.0
 
     @property
     def steps(self) -> int:
-        """Optimiser steps in all epochs; a short last batch goes, unless it is the only one."""
-        return self.epochs * max(self.samples // self.batch, 1)
+        """Optimiser steps in all epochs; a window of fewer batches may end each of them."""
+        batches = max(self.samples // self.batch, 1)
+        return self.epochs * -(-batches // self.accumulate)
+
+    @property
+    def kept(self) -> int:
+        """How many of the best epochs are kept on disk; 0 where the last weights are the result."""
+        return self.average if self.average > 1 or self.early_stop else 0
+
+    def batches(self, epoch: int) -> list[list[Draw]]:
+        """Return an epoch's batches; a short last one goes, unless it is the only one."""
+        # A batch of one or two images at the end would mislead batch norm.
+        draws = self.draws(epoch)
+        count = max(len(draws) // self.batch, 1)
+        return [draws[at * self.batch : (at + 1) * self.batch] for at in range(count)]
+
+    def over(self, state: State) -> bool:
+        """Tell whether the last epoch is done, or too many since the best."""
+        patience = self.early_stop or self.epochs
+        return state.epoch >= self.epochs or average.since_better(state.history) >= patience
 
 
 def fit(
@@ -125,131 +87,122 @@ def fit(
     plan: Plan,
     *,
     progress: Progress = QUIET,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
     """Train from wherever `state` is to the last epoch; the last state is on disk at the end.
 
-    Raises KeyboardInterrupt after SIGINT or SIGTERM, with the state saved, and DataError when
-    the loss stays no number, with the last good checkpoint kept.
+    `on_epoch` may add to the epoch's line: its `val_score` says which epochs are best. Raises
+    KeyboardInterrupt after SIGINT or SIGTERM, with the state saved, and DataError when losses or
+    weights stay no numbers, with the last good checkpoint kept.
     """
-    saved_at = time.monotonic()
     with Stop() as stop:
-        while state.epoch < plan.epochs:
-            batches = _batches(plan, state.epoch)
-            label = f"epoch {state.epoch + 1}/{plan.epochs}"
-            progress.start(label, len(batches), "steps")
-            progress.advance(state.batches)
-            for batch, waited in _timed(_loader(plan, batches[state.batches :])):
-                _advance(state, plan, batch, waited)
-                progress.advance()
-                if stop.asked or time.monotonic() - saved_at >= plan.save_every:
-                    _save(state, plan)
-                    saved_at = time.monotonic()
-                if stop.asked:
-                    raise KeyboardInterrupt(f"stopped at step {state.step}; rerun to go on")
-            progress.finish()
-            _close_epoch(state, on_epoch)
-            if state.epoch == plan.epochs or time.monotonic() - saved_at >= EPOCH_SECONDS:
-                _save(state, plan)
-                saved_at = time.monotonic()
+        _Run(state, plan, stop, progress).all_epochs(on_epoch)
 
 
-def precision(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the type to compute in; auto takes what the device is fast and safe in.
+class _Run:
+    """Training under way: what changes, what stays, and who helps."""
 
-    Raises UsageError for fp16 without a GPU, which has no loss scaling.
-    """
-    if wanted == "fp16" and device.type != "cuda":
-        raise UsageError("precision: fp16 needs a GPU", hint="precision=auto or precision=fp32")
-    if wanted != "auto":
-        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[wanted]
-    if device.type != "cuda":
-        return torch.float32
-    major = torch.cuda.get_device_capability(device)[0]
-    # Ampere (8) has native bf16, Volta and Turing (7) fast fp16, Pascal (6) neither.
-    return torch.bfloat16 if major >= 8 else torch.float16 if major == 7 else torch.float32
+    def __init__(self, state: State, plan: Plan, stop: Stop, progress: Progress) -> None:
+        self.state, self.plan, self.stop, self.progress = state, plan, stop, progress
+        self.feed = Feed(plan.data, workers=plan.workers, device=plan.device)
+        self.stepper = Stepper(state, plan)
+        self.saver = _Saver(state, plan)
+
+    def all_epochs(self, on_epoch: OnEpoch | None) -> None:
+        """Do the epochs that are left."""
+        state, plan = self.state, self.plan
+        if not plan.over(state):
+            self.feed.begin(plan.batches(state.epoch)[state.batches :])
+        while not plan.over(state):
+            self.one_epoch()
+            # What comes next is read while this epoch is looked at.
+            after = state.epoch + 1
+            self.feed.begin(plan.batches(after) if after < plan.epochs else [])
+            with state.clock("glance"):
+                _close_epoch(state, plan, on_epoch)
+            at_once = self.stop.asked or plan.over(state)
+            if at_once or self.saver.worthwhile():
+                self.saver.save(at_once=at_once)
+            if not plan.over(state):
+                self.leave_if_asked()
+
+    def one_epoch(self) -> None:
+        """Do the steps that are left of an epoch, and save when it is time."""
+        state, plan = self.state, self.plan
+        label, done = f"epoch {state.epoch + 1}/{plan.epochs}", state.batches // plan.accumulate
+        self.progress.start(label, plan.steps // plan.epochs, "steps")
+        self.progress.advance(done)
+        if plan.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(plan.device)
+        last: _Step | None = None
+        for window in self.feed.windows(plan.accumulate):
+            start = time.monotonic()
+            step = _Step(self.stepper.step(window.batches), window.drawn)
+            state.batches += len(window.drawn)
+            state.step += 1
+            # A step is judged when the next is on its way, so that the device never waits.
+            _judge(state, plan, last)
+            last = step
+            state.count_time(waited=window.waited, worked=time.monotonic() - start)
+            self.progress.advance()
+            if self.stop.asked or self.saver.due():
+                _judge(state, plan, last)
+                last = None
+                self.saver.save(at_once=self.stop.asked)
+            self.leave_if_asked()
+        _judge(state, plan, last)
+        self.progress.finish()
+
+    def leave_if_asked(self) -> None:
+        """Raise KeyboardInterrupt where a signal came."""
+        if self.stop.asked:
+            raise KeyboardInterrupt(f"stopped at step {self.state.step}; rerun to go on")
 
 
-def _batches(plan: Plan, epoch: int) -> list[list[Draw]]:
-    # A batch of one or two images at the end would mislead batch norm.
-    draws = plan.draws(epoch)
-    count = max(len(draws) // plan.batch, 1)
-    return [draws[at * plan.batch : (at + 1) * plan.batch] for at in range(count)]
+@dataclass(frozen=True)
+class _Step:
+    """What a step told, and which samples it saw."""
+
+    told: Told
+    drawn: list[list[Draw]]
 
 
-def _loader(plan: Plan, batches: list[list[Draw]]) -> DataLoader[Sample]:
-    # A generator of its own: the loader would draw its seed from the global one, and a resumed
-    # epoch would leave the sequence.
-    return DataLoader(
-        plan.data,
-        batch_sampler=batches,
-        num_workers=plan.workers,
-        pin_memory=plan.device.type == "cuda",
-        generator=torch.Generator(),
+def _judge(state: State, plan: Plan, step: _Step | None) -> None:
+    """Count a step; raise DataError after too many bad ones, or when the weights are bad."""
+    if step is None:
+        return
+    loss, fine = step.told.read()
+    state.running.images += sum(len(batch) for batch in step.drawn)
+    if fine:
+        state.streak.clear()
+        state.running.loss += loss
+        state.running.steps += 1
+        return
+    rows = [plan.data.rows[draw.image] for batch in step.drawn for draw in batch]
+    state.streak.append([plan.data.cache.ids[row] for row in rows])
+    if len(state.streak) > HOPELESS:
+        _give_up(state, plan, f"no number came of more than {HOPELESS} steps in a row")
+    _check(state, plan)
+
+
+def _check(state: State, plan: Plan) -> None:
+    if bad := state.broken():
+        _give_up(state, plan, f"{len(bad)} tensors are no numbers, the first is {bad[0]}")
+
+
+def _give_up(state: State, plan: Plan, why: str) -> None:
+    path = plan.folder / "bad-batches.json"
+    durable.write_json(path, {"step": state.step, "images": state.streak})
+    raise DataError(
+        f"{why}, up to step {state.step}; {path} lists the images of the bad steps",
+        hint="look at those images, lower optimiser.lr, or precision=fp32; the last good "
+        f"checkpoint is kept in {plan.folder}",
     )
 
 
-def _timed(batches: DataLoader[Sample]) -> Iterator[tuple[Sample, float]]:
-    source = iter(batches)
-    while True:
-        start = time.monotonic()
-        batch = next(source, None)
-        if batch is None:
-            return
-        yield batch, time.monotonic() - start
-
-
-def _advance(state: State, plan: Plan, batch: Sample, waited: float) -> None:
-    start = time.monotonic()
-    loss = _step(state, plan, batch)
-    state.bad = 0 if math.isfinite(loss) else state.bad + 1
-    if state.bad >= HOPELESS:
-        raise DataError(
-            f"the loss was no number {HOPELESS} steps in a row, up to step {state.step}",
-            hint="lower optimiser.lr, or precision=fp32; the last good checkpoint is kept in "
-            f"{plan.folder}",
-        )
-    running, passed = state.running, time.monotonic() - start + waited
-    running.loss += loss if math.isfinite(loss) else 0.0
-    running.steps += math.isfinite(loss)
-    running.images += len(batch["image"])
-    running.seconds += passed
-    running.waited += waited
-    state.seconds += passed
-    state.step += 1
-    state.batches += 1
-
-
-def _step(state: State, plan: Plan, batch: Sample) -> float:
-    """Do forward, loss, backward and update; a loss that is no number leaves the weights alone."""
-    moved = {key: value.to(plan.device, non_blocking=True) for key, value in batch.items()}
-    images = moved.pop("image").contiguous(memory_format=torch.channels_last)
-    state.model.train()
-    state.optimiser.zero_grad(set_to_none=True)
-    with torch.autocast(plan.device.type, plan.dtype, enabled=plan.dtype != torch.float32):
-        outputs = named_outputs(state.model(images), plan.predicts)
-    loss = plan.loss(_floats(outputs), _floats(moved))
-    value = loss.item()
-    if math.isfinite(value):
-        torch.autograd.backward(state.scaler.scale(loss))
-        if plan.clip:
-            state.scaler.unscale_(state.optimiser)
-            clip_grad_norm_(state.model.parameters(), plan.clip)
-        state.scaler.step(state.optimiser)
-        state.scaler.update()
-        if state.ema is not None:
-            state.ema.update_parameters(state.model)
-    state.schedule.step()
-    return value
-
-
-def _floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in tensors.items()}
-
-
-def _close_epoch(state: State, on_epoch: Callable[[dict[str, float]], None] | None) -> None:
+def _close_epoch(state: State, plan: Plan, on_epoch: OnEpoch | None) -> None:
     running = state.running
-    line = {
+    line: Line = {
         "epoch": state.epoch,
         "step": state.step,
         "loss": running.loss / max(running.steps, 1),
@@ -257,13 +210,42 @@ def _close_epoch(state: State, on_epoch: Callable[[dict[str, float]], None] | No
         "images_per_second": running.images / max(running.seconds, 1e-9),
         "wait_share": running.waited / max(running.seconds, 1e-9),
     }
+    if plan.device.type == "cuda":
+        line["gpu_mib"] = torch.cuda.max_memory_reserved(plan.device) / 2**20
     state.epoch, state.batches, state.running = state.epoch + 1, 0, Running()
     state.history.append(line)
     if on_epoch is not None:
         on_epoch(line)
+    if line["epoch"] in average.best(state.history, plan.kept):
+        average.keep(plan.folder, state.weights, line["epoch"])
 
 
-def _save(state: State, plan: Plan) -> None:
-    # A state within a run of bad losses may be what makes them bad.
-    if not state.bad:
-        checkpoint.save(plan.folder, state.state_dict(), step=state.step, epoch=state.epoch)
+class _Saver:
+    """Save the state when it is time."""
+
+    def __init__(self, state: State, plan: Plan) -> None:
+        self._state, self._plan = state, plan
+        self._at, self._took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Tell whether `save_every` seconds passed."""
+        return time.monotonic() - self._at >= self._plan.save_every
+
+    def worthwhile(self) -> bool:
+        """Tell whether the end of an epoch is worth a checkpoint."""
+        return time.monotonic() - self._at >= max(EPOCH_SECONDS, self._took / EPOCH_SHARE)
+
+    def save(self, *, at_once: bool) -> None:
+        """Write a checkpoint of weights that are numbers.
+
+        A state amid bad steps may be what makes them bad: it can wait unless `at_once`.
+        """
+        if self._state.streak and not at_once:
+            return
+        state, folder, start = self._state, self._plan.folder, time.monotonic()
+        with state.clock("save"):
+            _check(state, self._plan)
+            checkpoint.save(folder, state.state_dict(), step=state.step, epoch=state.epoch)
+            average.prune(folder, state.history, self._plan.kept)
+        self._at = time.monotonic()
+        self._took = self._at - start

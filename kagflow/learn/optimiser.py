@@ -1,30 +1,34 @@
-"""Optimisers, schedules and the moving average of weights."""
+"""Optimisers and schedules."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from kagflow import resolve
 
 OPTIMISERS = {"adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
 SCHEDULES = {
     "cosine": "kagflow.learn.optimiser:cosine",
+    "onecycle": "kagflow.learn.optimiser:onecycle",
     "constant": "kagflow.learn.optimiser:constant",
 }
 
 
-def build_optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> Optimizer:
+def build_optimiser(
+    model: nn.Module, recipe: Mapping[str, Any], loss: nn.Module | None = None
+) -> Optimizer:
     """Build the recipe's optimiser; any class of `torch.optim`'s form will do.
 
-    Encoder parameters get `lr * encoder_lr`; norms and biases get no weight decay (1-d tensors).
+    Encoder parameters get `lr * encoder_lr`; norms and biases get no weight decay (1-d tensors),
+    nor do the parameters of a loss, which would drift towards nothing. torch's fused kernels are
+    taken where the optimiser has them.
     """
     lr, decay = float(recipe["lr"]), float(recipe["weight_decay"])
     groups = []
@@ -39,7 +43,13 @@ def build_optimiser(model: nn.Module, recipe: Mapping[str, Any]) -> Optimizer:
             ]
             scaled = lr * float(recipe["encoder_lr"]) if encoder else lr
             groups.append({"params": chosen, "lr": scaled, "weight_decay": 0.0 if flat else decay})
-    spec = {"target": recipe["target"], "kwargs": recipe.get("kwargs")}
+    own = [] if loss is None else [one for one in loss.parameters() if one.requires_grad]
+    groups.append({"params": own, "lr": lr, "weight_decay": 0.0})
+    kwargs = dict(recipe.get("kwargs") or {})
+    takes = inspect.signature(resolve.resolve(recipe["target"], OPTIMISERS)).parameters
+    if "fused" in takes and not {"fused", "foreach"} & kwargs.keys():
+        kwargs["fused"] = True
+    spec = {"target": recipe["target"], "kwargs": kwargs}
     groups = [group for group in groups if group["params"]]
     built: Optimizer = resolve.build(spec, OPTIMISERS, params=groups, lr=lr, weight_decay=decay)
     return built
@@ -73,23 +83,32 @@ def cosine(
     return LambdaLR(optimiser, factor)
 
 
+def onecycle(
+    optimiser: Optimizer,
+    *,
+    steps: int,
+    warmup: float = 0.3,
+    start: float = 25.0,
+    end: float = 1e4,
+) -> LRScheduler:
+    """Rise from lr / `start` to lr over the share `warmup`, fall to the first lr / `end`.
+
+    torch's OneCycleLR (Smith and Topin 2018) with its defaults; the momentum moves against it
+    where the optimiser has one.
+    """
+    groups = optimiser.param_groups
+    return OneCycleLR(
+        optimiser,
+        max_lr=[group["lr"] for group in groups],
+        total_steps=steps,
+        pct_start=warmup,
+        div_factor=start,
+        final_div_factor=end,
+        cycle_momentum=any("betas" in group or group.get("momentum") for group in groups),
+    )
+
+
 def constant(optimiser: Optimizer, *, steps: int) -> LRScheduler:
     """Keep the learning rate."""
     del steps
     return LambdaLR(optimiser, lambda _: 1.0)
-
-
-def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Average weights and buffers with decay min(decay, (1 + t) / (10 + t)); None for decay 0.
-
-    The warm-up is timm's ModelEmaV3: a short run is not held at its random start.
-    """
-    if not decay:
-        return None
-
-    def update(averaged: Any, current: Any, count: Tensor | int) -> None:
-        seen = float(count)
-        now = min(decay, (1 + seen) / (10 + seen))
-        get_ema_multi_avg_fn(now)(averaged, current, count)  # type: ignore[no-untyped-call]
-
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update), use_buffers=True)

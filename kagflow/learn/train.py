@@ -12,25 +12,29 @@ from typing import Any
 
 import filelock
 import torch
+from torch import nn
 
 from kagflow import durable
 from kagflow.errors import DataError, LocalError, RefusedError, UsageError
 from kagflow.infer.export import save_weights
 from kagflow.infer.image import INPUTS
-from kagflow.learn import checkpoint
+from kagflow.learn import average, checkpoint
 from kagflow.learn.assets import TrainingImages, make_assets
 from kagflow.learn.augment import AUGMENTS
 from kagflow.learn.begin import begin
 from kagflow.learn.cache import Cache, data_hash
 from kagflow.learn.dataset import Samples, Steps
+from kagflow.learn.ema import build_ema
 from kagflow.learn.heldout import predict_fold, score_fold
 from kagflow.learn.job import FoldData, Job, pair, read_fold
-from kagflow.learn.loop import Plan, State, fit, precision
+from kagflow.learn.loop import Plan, fit
 from kagflow.learn.losses import LOSSES
-from kagflow.learn.optimiser import SCHEDULES, build_ema, build_optimiser
+from kagflow.learn.optimiser import SCHEDULES, build_optimiser
 from kagflow.learn.pretrained import start_model
 from kagflow.learn.probe import Probe
 from kagflow.learn.sampler import SAMPLERS, draws
+from kagflow.learn.state import State
+from kagflow.learn.step import build_scaler, precision
 from kagflow.naming import Fold
 from kagflow.progress import QUIET, Progress
 from kagflow.resolve import build
@@ -99,10 +103,15 @@ def train(job: Job, progress: Progress = QUIET, on_epoch: OnEpoch | None = None)
             _resume(state, found, progress)
         probe = Probe.choose(data, job.member, job.spec, str(device))
         fit(state, plan, progress=progress, on_epoch=partial(_note, job, state, probe, on_epoch))
+        chosen = average.best(state.history, plan.kept)
+        averaged = average.load_mean(job.run_dir, chosen, state.weights)
         _check_finite(state, job.run_dir)
         save_weights(state.weights, job.member.weights[0])
-        each = predict_fold(job, data, str(device), progress)
-        _finish(job, data, state, seconds_each=each, assets=made)
+        with state.clock("predict"):
+            each = predict_fold(job, data, str(device), progress)
+        told = {"seconds_per_image": each, "assets": dict(made), "averaged": averaged}
+        _finish(job, data, state, told)
+        progress.note(state.time_split())
         return _result(job.run_dir, resumed=None if found is None else found.step)
 
 
@@ -114,10 +123,12 @@ def _prepare(job: Job, data: FoldData, device: torch.device, *, fresh: bool) -> 
     # Channels last is what tensor cores want; on a CPU it measured 1.3 to 1.5 times as fast.
     model = model.to(device).to(memory_format=torch.channels_last)
     plan = _plan(job, data, device)
-    optimiser = build_optimiser(model, recipe["optimiser"])
+    loss = plan.loss if isinstance(plan.loss, nn.Module) else None
+    optimiser = build_optimiser(model, recipe["optimiser"], loss)
     schedule = build(recipe["schedule"], SCHEDULES, optimiser=optimiser, steps=plan.steps)
-    scaler = torch.amp.GradScaler(device.type, enabled=plan.dtype == torch.float16)
-    return State(model, build_ema(model, recipe["ema"]), optimiser, schedule, scaler), plan
+    scaler, ema = build_scaler(device, plan.dtype), build_ema(model, recipe["ema"])
+    forward = torch.compile(model) if recipe["compile"] else model
+    return State(model, ema, optimiser, schedule, scaler, loss=loss, forward=forward), plan
 
 
 def _plan(job: Job, data: FoldData, device: torch.device) -> Plan:
@@ -140,12 +151,13 @@ def _plan(job: Job, data: FoldData, device: torch.device) -> Plan:
         epochs=recipe["epochs"],
         seed=recipe["seed"],
     )
+    loss = build(recipe["loss"], LOSSES)
     return Plan(
         folder=job.run_dir,
         data=Samples(data.cache, data.train, labels, steps),
         draws=lambda epoch: draw(epoch=epoch),
         samples=samples,
-        loss=build(recipe["loss"], LOSSES),
+        loss=loss.to(device) if isinstance(loss, nn.Module) else loss,
         predicts=recipe["predicts"],
         epochs=recipe["epochs"],
         batch=recipe["batch"],
@@ -153,6 +165,9 @@ def _plan(job: Job, data: FoldData, device: torch.device) -> Plan:
         device=device,
         dtype=precision(recipe["precision"], device),
         clip=recipe["clip"],
+        accumulate=recipe["accumulate"],
+        average=recipe["average"],
+        early_stop=recipe["early_stop"],
         save_every=job.save_every,
     )
 
@@ -192,9 +207,7 @@ def _check_finite(state: State, run_dir: Path) -> None:
         )
 
 
-def _finish(
-    job: Job, data: FoldData, state: State, *, seconds_each: float, assets: Mapping[str, str]
-) -> None:
+def _finish(job: Job, data: FoldData, state: State, told: Mapping[str, Any]) -> None:
     score = score_fold(job, data)
     manifest = json.loads((job.data / "manifest.json").read_text())
     durable.write_json(
@@ -208,6 +221,7 @@ def _finish(
             "recipe": dict(job.recipe),
             "finished": True,
             "seconds": state.seconds,
+            "time": state.time,
             "images": score.images,
             "score": score.value,
             "floor": score.floor,
@@ -216,8 +230,7 @@ def _finish(
             "data": data_hash(job.data),
             "profile": manifest.get("profile"),
             "device": _device_name(_device(job.device)),
-            "seconds_per_image": seconds_each,
-            "assets": dict(assets),
+            **told,
         },
     )
 

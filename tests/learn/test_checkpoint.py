@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import random
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from kagflow import durable
-from kagflow.errors import LocalError
+from kagflow import process
 from kagflow.learn import checkpoint
 from kagflow.learn.checkpoint import newest, save
 
@@ -53,16 +52,58 @@ def test_weights_without_sidecar_are_no_checkpoint(tmp_path):
     assert newest(tmp_path).step == 1
 
 
-def test_a_full_disk_leaves_the_older_one(tmp_path, monkeypatch):
-    save(tmp_path, {"step": 1}, step=1, epoch=0)
+FULL = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from kagflow.errors import LocalError
+from kagflow.learn import average, checkpoint
+base = Path(sys.argv[1])
+state = lambda step: {"step": step, "weight": torch.full((40_000,), float(step))}
+checkpoint.save(base, state(1), step=1, epoch=1)
+average.keep(base, torch.nn.Linear(9, 9), 0)
+junk, said = base / "junk", []
+for step, left in enumerate((150_000, 100_000, 40_000, 12_000, 4_096, 0), 2):
+    with junk.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    with junk.open("rb+") as file:
+        file.truncate(max(0, junk.stat().st_size - left))
+    for save in (
+        lambda: checkpoint.save(base, state(step), step=step, epoch=1),
+        lambda: average.keep(base, torch.nn.Linear(200, 200), 1),
+    ):
+        try:
+            save()
+            said.append("saved")
+        except LocalError as error:
+            said.append(error.message.rpartition(": ")[2])
+    found = checkpoint.newest(base)
+    assert torch.equal(found.state["weight"], state(found.step)["weight"])
+    assert found.step == 1
+    model = torch.nn.Linear(9, 9)
+    assert average.load_mean(base, {0}, model) == [0]
+    junk.unlink()
+checkpoint.save(base, state(9), step=9, epoch=1)
+print(set(said), checkpoint.newest(base).step, sorted(path.name for path in base.iterdir()))
+"""
 
-    def full(path, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(durable, "write_bytes", full)
-    with pytest.raises(LocalError, match="No space left"):
-        save(tmp_path, {"step": 2}, step=2, epoch=0)
-    assert newest(tmp_path).step == 1
+def test_f3_a_disk_that_fills_up_harms_no_older_one(tmp_path):
+    script = 'mount -t tmpfs -o size=700k tmpfs "$1" && shift && exec "$@"'
+    words = ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path]
+    probe = process.run([*words, "true"], check=False)
+    if probe.returncode:
+        pytest.skip(f"no small disk can be mounted here: {probe.stderr}")
+    done = process.run([*words, sys.executable, "-c", FULL, tmp_path], timeout=60, check=False)
+    assert done.stdout.strip() == (
+        "{'the disk is full'} 9 ['ckpt-1.json', 'ckpt-1.pt', 'ckpt-9.json', 'ckpt-9.pt', "
+        "'epoch-0.json', 'epoch-0.safetensors']"
+    ), done.stderr
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

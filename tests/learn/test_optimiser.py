@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from kagflow.learn.optimiser import build_ema, build_optimiser, constant, cosine
+from kagflow.learn.ema import build_ema
+from kagflow.learn.optimiser import build_optimiser, constant, cosine, onecycle
 
 SPEC = {"target": "adamw", "lr": 0.1, "weight_decay": 0.05, "encoder_lr": 0.2, "kwargs": {}}
 
@@ -74,6 +75,28 @@ def test_cosine_with_warm_up():
     assert 0.01 < seen[-1] < 0.011
     assert rates(cosine, 10, warmup=0)[0] == 1.0
     assert rates(constant, 3) == [1.0] * 3
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_one_cycle(momentum):
+    optimiser = torch.optim.SGD(Net().parameters(), lr=1.0, momentum=momentum)
+    schedule, seen, moments = onecycle(optimiser, steps=101, warmup=0.2), [], []
+    for _ in range(101):
+        seen.append(optimiser.param_groups[0]["lr"])
+        moments.append(optimiser.param_groups[0]["momentum"])
+        optimiser.step()
+        schedule.step()
+    assert (seen[0], max(seen), seen.index(max(seen))) == pytest.approx((1 / 25, 1.0, 20), abs=1e-2)
+    assert seen[-1] == pytest.approx(1 / 25 / 1e4)
+    ends = (0.85, 0.95) if momentum else (0.0, 0.0)
+    assert (min(moments), max(moments)) == pytest.approx(ends, abs=1e-3)
+
+
+def test_parameters_of_a_loss_are_a_group_of_their_own():
+    loss = nn.Linear(2, 2)
+    *_, last = build_optimiser(Net(), SPEC, loss).param_groups
+    assert [id(one) for one in last["params"]] == [id(one) for one in loss.parameters()]
+    assert (last["lr"], last["weight_decay"]) == (0.1, 0.0)
 
 
 def test_average_with_warm_up_of_its_decay():

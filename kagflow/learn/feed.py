@@ -1,0 +1,70 @@
+"""Batches for one epoch after another, from workers that stay."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from kagflow.learn.dataset import Sample, Samples
+from kagflow.learn.sampler import Draw
+
+
+@dataclass(frozen=True)
+class Window:
+    """The batches of one optimiser step, what was drawn for them, and the seconds waited."""
+
+    drawn: list[list[Draw]]
+    batches: list[Sample]
+    waited: float
+
+
+class Feed:
+    """Load what `begin` is given; with workers they read ahead from that moment on."""
+
+    def __init__(self, data: Samples, *, workers: int, device: torch.device) -> None:
+        self._order: list[list[Draw]] = []
+        # A generator of its own: the loader would draw its seed from the global one, and a resumed
+        # epoch would leave the sequence.
+        self._loader: DataLoader[Sample] = DataLoader(
+            data,
+            batch_sampler=self._order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+        )
+        self._source: Iterator[Sample] = iter(())
+
+    def begin(self, batches: list[list[Draw]]) -> None:
+        """Go on to these batches, dropping what is left of those before."""
+        self._order[:] = batches
+        with _signals_held():
+            self._source = iter(self._loader)
+
+    def windows(self, size: int) -> Iterator[Window]:
+        """Yield `size` batches at a time, fewer at the end."""
+        order = list(self._order)
+        for at in range(0, len(order), size):
+            drawn, start = order[at : at + size], time.monotonic()
+            batches = [next(self._source) for _ in drawn]
+            yield Window(drawn, batches, time.monotonic() - start)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Start workers with SIGTERM and SIGINT blocked for good.
+
+    A signal to the whole process group would end them, and the state could be saved but the epoch
+    not go on to the next step's end. They leave when this process tells them to, or is gone.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
