@@ -34,8 +34,8 @@ def audit(home: Path, *, progress: Progress = QUIET) -> Audit:
     found = [
         *((path, _manifest) for path in sorted(home.glob("data/*/manifest.json"))),
         *((path, _pack) for path in sorted(home.glob("packs/*/*/manifest.json"))),
-        *((path, _checkpoint) for path in sorted(home.glob("runs/*/*/fold*/ckpt-*.json"))),
-        *((path, _run) for path in sorted(home.glob("runs/*/*/fold*/run.json"))),
+        *((path, _checkpoint) for path in sorted(home.glob("runs/*/*/*/ckpt-*.json"))),
+        *((path, _run) for path in sorted(home.glob("runs/*/*/*/run.json"))),
         *((path, _ensemble) for path in sorted(home.glob("ensembles/*/*.json"))),
     ]
     faults: list[Fault] = []

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
-from kagflow.config import parse_value
 from kagflow.errors import UsageError
 
 Fold = int | Literal["full"]
@@ -75,6 +74,9 @@ def _number(value: float) -> str:
 
 
 def _word(value: str, *, inside: bool) -> str:
+    # Not at the top: --help would wait for it.
+    from kagflow.config import parse_value
+
     # Quoted where YAML would read something else ('1' is not 1), or a list or mapping would end.
     usual = r"[A-Za-z_][\w./+=-]*" if inside else r"[A-Za-z_][\w./+=:-]*"
     plain = re.fullmatch(usual, value) and parse_value(value) == value

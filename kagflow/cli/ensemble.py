@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from kagflow.cli import competitions
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import UsageError
+from kagflow.naming import FULL, Fold, fold_folder, fold_order
 
 DEFAULT = "default"
 
@@ -81,35 +83,38 @@ def ensure(session: Session, known: Known, *, name: str = DEFAULT) -> dict[str, 
 
 
 def compatible(
-    session: Session, known: Known, finished: dict[str, list[int]]
-) -> dict[str, list[int]]:
+    session: Session, known: Known, finished: dict[str, list[Fold]]
+) -> dict[str, list[Fold]]:
     """Return the runs that can be judged together: all share a fold.
 
-    Runs that predict what the task asks for come first, then those with more folds.
+    A training on everything is no fold. Runs that predict what the task asks for come first, then
+    those with more folds.
     """
     wanted = "mask" if known.config.kind == "segmentation" else "label"
     runs = session.workspace.runs(known.name)
     predicts = {
-        run: json.loads((runs / run / f"fold{folds[0]}" / "run.json").read_text())["predicts"]
+        run: json.loads((runs / run / fold_folder(folds[0]) / "run.json").read_text())["predicts"]
         for run, folds in finished.items()
     }
     order = sorted(finished, key=lambda run: (predicts[run] != wanted, -len(finished[run]), run))
-    chosen: dict[str, list[int]] = {}
-    common: set[int] = set()
+    chosen: dict[str, list[Fold]] = {}
+    common: set[Fold] = set()
     for run in order:
-        shared = common & set(finished[run]) if chosen else set(finished[run])
+        own = set(finished[run]) - {FULL}
+        shared = common & own if chosen else own
         if shared:
             chosen[run], common = finished[run], shared
     return dict(sorted(chosen.items()))
 
 
-def finished_runs(session: Session, known: Known) -> dict[str, list[int]]:
-    """Return each run's finished folds, by run name."""
-    found: dict[str, list[int]] = {}
-    for file in sorted(session.workspace.runs(known.name).glob("*/fold*/run.json")):
+def finished_runs(session: Session, known: Known) -> dict[str, list[Fold]]:
+    """Return each run's finished folds, by run name; a training on everything comes last."""
+    found: dict[str, list[Fold]] = {}
+    runs = session.workspace.runs(known.name)
+    for file in sorted([*runs.glob("*/fold*/run.json"), *runs.glob(f"*/{FULL}/run.json")]):
         run = file.parent.parent.name
-        found.setdefault(run, []).append(int(json.loads(file.read_text())["fold"]))
-    return {run: sorted(folds) for run, folds in found.items()}
+        found.setdefault(run, []).append(json.loads(file.read_text())["fold"])
+    return {run: sorted(folds, key=fold_order) for run, folds in found.items()}
 
 
 def path(session: Session, known: Known, name: str) -> Path:
@@ -141,11 +146,11 @@ def _chosen(session: Session, known: Known, runs: list[str] | None) -> dict[str,
         raise UsageError(what, hint=f"kagflow train {known.name} fold=0")
     folder = session.workspace.runs(known.name)
     return {
-        run: [folder / run / f"fold{fold}" for fold in folds]
+        run: [folder / run / fold_folder(fold) for fold in folds]
         for run, folds in finished.items()
         if runs is None or run in runs
     }
 
 
-def _list(folds: list[int]) -> str:
+def _list(folds: Sequence[Fold]) -> str:
     return ",".join(map(str, folds))

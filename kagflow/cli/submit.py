@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from kagflow import naming
 from kagflow.cli import competitions, ensemble, pack, remotes
 from kagflow.cli.competitions import Known
 from kagflow.cli.pack import Packed
@@ -242,7 +243,9 @@ def _facts(packed: Packed) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "ensemble": value["name"],
         "runs": tuple(
-            f"{one['run']}/fold{fold}" for one in value["members"] for fold in one["folds"]
+            f"{one['run']}/{naming.fold_folder(fold)}"
+            for one in value["members"]
+            for fold in one["folds"]
         ),
         "cv_naive": cv["naive"],
         "cv_crossfitted": cv["crossfitted"],

@@ -84,8 +84,8 @@ def report(session: Session, outcome: Outcome) -> dict[str, Any]:
             one["run"],
             one["fold"],
             one["images"],
-            f"{one['score']:.4f}",
-            f"{one['floor']:.4f}",
+            _score(one["score"]),
+            _score(one["floor"]),
             f"{one['seconds']:.0f}",
         )
         for one in outcome.finished
@@ -113,6 +113,10 @@ def report(session: Session, outcome: Outcome) -> dict[str, Any]:
     if outcome.left:
         session.out.warn("remaining: " + "; ".join(job.label for job in outcome.left))
     return value
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 @contextlib.contextmanager

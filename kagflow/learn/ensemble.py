@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kagflow.errors import DataError, RefusedError
+from kagflow.learn import full
 from kagflow.learn.cache import data_hash
 from kagflow.learn.evaluate import read_run
 from kagflow.learn.evidence import Evidence, gather, open_member
 from kagflow.learn.search import Found, search, untuned
+from kagflow.naming import fold_order
 from kagflow.progress import QUIET, Progress
 from kagflow.task import metric
 from kagflow.task.folds import Folds, read_folds
@@ -39,11 +41,14 @@ def build_ensemble(
     Runs that predict masks are averaged with equal weight; those that predict labels are the
     gate, and stay out where it gains no class anything on unseen parts. The post-processing is
     tuned on the images that all members predict out of fold. The same runs give the same value.
-    Raises DataError where there is no such image or no run predicts what the task needs, and
-    RefusedError for runs trained on other data than what lies in `data`.
+    Weights trained on everything join their run's; nothing judges them. Raises DataError where
+    there is no such image or no run predicts what the task needs, and RefusedError for runs trained
+    on other data than what lies in `data`, or on everything with no fold beside.
     """
     facts = {run: [read_run(folder) for folder in folders] for run, folders in runs.items()}
     _check_data(facts, data)
+    full.check_twins(facts)
+    everything, runs = runs, full.judged(runs, facts)
     chosen = _useful(facts, spec)
     folds = read_folds(data / "folds.csv")
     evidence, found = _tune(runs, chosen, spec, data, folds=folds, progress=progress or QUIET)
@@ -61,11 +66,14 @@ def build_ensemble(
         "data": first["data"],
         "task": spec.to_dict(),
         "considered": {
-            run: sorted(int(one["fold"]) for one in facts[run]) for run in sorted(facts)
+            run: sorted((one["fold"] for one in facts[run]), key=fold_order)
+            for run in sorted(facts)
         },
-        "members": [one for run in chosen for one in _members(run, runs[run], facts[run], home)],
+        "members": [
+            one for run in chosen for one in _members(run, everything[run], facts[run], home)
+        ],
         "rules": [asdict(rule) for rule in found.rules],
-        "cv": _cv(evidence, found, folds),
+        "cv": full.labelled(_cv(evidence, found, folds), {run: facts[run] for run in chosen}),
     }
 
 
@@ -115,7 +123,8 @@ def _members(
 
     The assets of a fold are made of its own training part, so its input differs from the others'.
     """
-    pairs = sorted(zip(facts, folders, strict=True), key=lambda pair: int(pair[0]["fold"]))
+    facts = full.with_cost(facts)
+    pairs = sorted(zip(facts, folders, strict=True), key=lambda pair: fold_order(pair[0]["fold"]))
     if not facts[0].get("assets"):
         return [_member(run, pairs, home, weight=1.0)]
     return [_member(run, [pair], home, weight=1 / len(pairs)) for pair in pairs]
@@ -132,7 +141,7 @@ def _member(
 
     return {
         "run": run,
-        "folds": [int(fact["fold"]) for fact, _ in pairs],
+        "folds": [fact["fold"] for fact, _ in pairs],
         "predicts": pairs[0][0]["predicts"],
         "weight": weight,
         "model": recipe["model"],

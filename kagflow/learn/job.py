@@ -63,7 +63,8 @@ class FoldData:
     """Rows of the cache by fold, and what is true of every row.
 
     `labels` `(N, C)` tells which classes an image shows; `truth` holds the run lengths by image;
-    `train` and `validation` are row numbers; `folds` is the number of folds.
+    `train` and `validation` are row numbers, none of them held out where the run trains on
+    everything; `folds` is the number of folds.
     """
 
     cache: Cache
@@ -98,7 +99,8 @@ def read_fold(job: Job, progress: Progress) -> FoldData:
     labels = np.zeros((len(cache.ids), cache.classes), bool)
     for row, name in enumerate(cache.ids):
         labels[row, list(truth.get(name, {}))] = True
-    held = np.array([folds[name] == job.fold for name in cache.ids])
+    # Nothing is held out of a training on everything.
+    held = np.array([folds[name] == job.fold for name in cache.ids], bool)
     return FoldData(cache, labels, truth, np.flatnonzero(~held), np.flatnonzero(held), count)
 
 

@@ -35,7 +35,7 @@ from kagflow.learn.probe import Probe
 from kagflow.learn.sampler import SAMPLERS, draws
 from kagflow.learn.state import State
 from kagflow.learn.step import build_scaler, precision
-from kagflow.naming import Fold
+from kagflow.naming import FULL, Fold
 from kagflow.progress import QUIET, Progress
 from kagflow.resolve import build
 from kagflow.task.spec import TaskSpec
@@ -47,13 +47,14 @@ OnEpoch = Callable[[dict[str, float]], None]
 class RunResult:
     """What a run is worth: `score` and `floor` on its fold's `images` at default rules.
 
+    They are None for a run on everything, which no image can judge.
     `fresh` is False where the run was finished before and nothing was done; `resumed` is the
     step from which it went on, None from the start. `seconds` is training time.
     """
 
     run_dir: Path
-    score: float
-    floor: float
+    score: float | None
+    floor: float | None
     nonempty: float | None
     images: int
     seconds: float
@@ -79,9 +80,9 @@ def train_fold(  # noqa: PLR0913 - the room's front door: what to read, where to
 ) -> RunResult:
     """Train a fold, or go on with it, or do nothing where run.json says that it is finished.
 
-    `run_dir` is runs/<competition>/<name>/fold<k>, `recipe` a dumped config.Recipe, `data` what
-    fetch wrote. Raises RefusedError where the folder was begun with another recipe or other data,
-    KeyboardInterrupt after a signal, with everything saved.
+    `run_dir` is runs/<competition>/<name>/fold<k>, or full for a training on everything; `recipe`
+    is a dumped config.Recipe, `data` what fetch wrote. Raises RefusedError where the folder was
+    begun from something else, KeyboardInterrupt after a signal, with everything saved.
     """
     return train(Job(run_dir, recipe, spec, data, fold, device), progress, on_epoch)
 
@@ -101,14 +102,17 @@ def train(job: Job, progress: Progress = QUIET, on_epoch: OnEpoch | None = None)
         state, plan = _prepare(job, data, device, fresh=found is None)
         if found is not None:
             _resume(state, found, progress)
-        probe = Probe.choose(data, job.member, job.spec, str(device))
+        judged = job.fold != FULL
+        probe = Probe.choose(data, job.member, job.spec, str(device)) if judged else None
         fit(state, plan, progress=progress, on_epoch=partial(_note, job, state, probe, on_epoch))
         chosen = average.best(state.history, plan.kept)
         averaged = average.load_mean(job.run_dir, chosen, state.weights)
         _check_finite(state, job.run_dir)
         save_weights(state.weights, job.member.weights[0])
-        with state.clock("predict"):
-            each = predict_fold(job, data, str(device), progress)
+        each = None
+        if judged:
+            with state.clock("predict"):
+                each = predict_fold(job, data, str(device), progress)
         told = {"seconds_per_image": each, "assets": dict(made), "averaged": averaged}
         _finish(job, data, state, told)
         progress.note(state.time_split())
@@ -167,7 +171,8 @@ def _plan(job: Job, data: FoldData, device: torch.device) -> Plan:
         clip=recipe["clip"],
         accumulate=recipe["accumulate"],
         average=recipe["average"],
-        early_stop=recipe["early_stop"],
+        # Without a glance no epoch is better than another.
+        early_stop=None if job.fold == FULL else recipe["early_stop"],
         save_every=job.save_every,
     )
 
@@ -188,9 +193,10 @@ def _resume(state: State, found: checkpoint.Found, progress: Progress) -> None:
 
 
 def _note(
-    job: Job, state: State, probe: Probe, on_epoch: OnEpoch | None, line: dict[str, float]
+    job: Job, state: State, probe: Probe | None, on_epoch: OnEpoch | None, line: dict[str, float]
 ) -> None:
-    line |= probe.look(state.weights)
+    if probe is not None:
+        line |= probe.look(state.weights)
     # Written whole from the state: after a resume no line of a lost epoch is left.
     text = "".join(json.dumps(one, sort_keys=True) + "\n" for one in state.history)
     durable.write_text(job.run_dir / "metrics.jsonl", text)
@@ -208,7 +214,7 @@ def _check_finite(state: State, run_dir: Path) -> None:
 
 
 def _finish(job: Job, data: FoldData, state: State, told: Mapping[str, Any]) -> None:
-    score = score_fold(job, data)
+    score = None if job.fold == FULL else score_fold(job, data)
     manifest = json.loads((job.data / "manifest.json").read_text())
     durable.write_json(
         job.run_dir / "run.json",
@@ -222,11 +228,11 @@ def _finish(job: Job, data: FoldData, state: State, told: Mapping[str, Any]) -> 
             "finished": True,
             "seconds": state.seconds,
             "time": state.time,
-            "images": score.images,
-            "score": score.value,
-            "floor": score.floor,
-            "nonempty": score.nonempty,
-            "per_class": list(score.per_class),
+            "images": score.images if score else 0,
+            "score": score.value if score else None,
+            "floor": score.floor if score else None,
+            "nonempty": score.nonempty if score else None,
+            "per_class": list(score.per_class) if score else None,
             "data": data_hash(job.data),
             "profile": manifest.get("profile"),
             "device": _device_name(_device(job.device)),

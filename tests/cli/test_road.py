@@ -117,6 +117,25 @@ def test_a_new_run_makes_a_new_ensemble_and_another_pack(root: Path, kagflow: An
     assert made["cv"]["label"] == "cross-fitted over 2 folds"
 
 
+def test_a_training_on_everything_travels_beside_its_folds_only(root: Path, kagflow: Any) -> None:
+    before = kagflow("pack")["pack"]
+    (alone,) = kagflow("train", "fold=full", "epochs=1")["runs"]
+    assert (alone["run"], alone["fold"], alone["score"]) == ("tiny+epochs=1", "full", None)
+    assert kagflow("pack")["pack"] == before
+    refused = kagflow("ensemble", "shapes", "tiny+epochs=1", "--name", "x", code=8)
+    assert "trained on everything alone" in refused["error"]
+    shutil.rmtree(root / ".kagflow/local/runs/shapes/tiny+epochs=1")
+    kagflow("train", "fold=full", "epochs=12")
+    packed = kagflow("pack")
+    assert packed["pack"] != before
+    names = {path.name for path in Path(packed["path"]).glob("*.safetensors")}
+    assert [name for name in names if ".full." in name]
+    made = json.loads((root / ".kagflow/local/ensembles/shapes/default.json").read_text())
+    assert made["members"][0]["folds"] == [0, 1, "full"]
+    assert made["cv"]["label"].startswith("cross-fitted over 2 folds; not judged")
+    shutil.rmtree(root / ".kagflow/local/runs/shapes/tiny+epochs=12/full")
+
+
 def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(
     root: Path, kagflow: Any
 ) -> None:
