@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -95,3 +97,57 @@ def test_a_model_that_answers_another_question_is_named():
     assert named_outputs(label, "label") == {"label": label}
     with pytest.raises(UsageError, match="predicts 'mask'"):
         outputs({"label": label}, "mask")
+
+
+def test_a_copy_supervises_itself():
+    """The average of weights is a copy: hooks of the original's would fill the original's list."""
+    torch.manual_seed(0)
+    model = build_model(smp(deep_supervision=True), classes=2).train()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.aux_heads.parameters():
+            parameter.zero_()
+    image = torch.rand(2, 1, 40, 48)
+    assert model(image)["aux"].abs().max() > 0
+    assert twin(image)["aux"].abs().max() == 0
+    assert sorted(twin(image)) == ["aux", "aux1", "mask"]
+    assert not any(module._forward_hooks for module in model.modules())
+    assert isinstance(twin.eval()(image), torch.Tensor)
+
+
+def test_supervision_where_there_is_none_names_those_that_have_it():
+    with pytest.raises(UsageError, match="PSPNet has no deep supervision") as caught:
+        kwargs = {"arch": "PSPNet", "encoder": "resnet18", "deep_supervision": True}
+        build_model({"target": "smp", "kwargs": kwargs}, classes=1)
+    assert "UnetPlusPlus" in caught.value.hint
+
+
+def test_an_encoder_for_research_only_must_be_allowed():
+    kwargs = {"arch": "FPN", "encoder": "mit_b0"}
+    with pytest.raises(UsageError, match="NVIDIA's licence for non-commercial use") as caught:
+        build_model({"target": "smp", "kwargs": kwargs}, classes=1)
+    assert "model.kwargs.noncommercial=true" in caught.value.hint
+    build_model({"target": "smp", "kwargs": kwargs | {"noncommercial": True}}, classes=1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "encoder", "why"),
+    [
+        ("UnetPlusPlus", "mit_b0", "not support"),
+        ("DPT", "resnet18", "Only Timm encoders"),
+        ("PAN", "densenet121", "dilated mode"),
+        ("Unet", "tu-vit_tiny_patch16_224", "Unsupported model downsampling"),
+    ],
+)
+def test_a_pair_that_smp_refuses_says_why(arch, encoder, why):
+    kwargs = {"arch": arch, "encoder": encoder, "noncommercial": True}
+    with pytest.raises(UsageError, match=why):
+        build_model({"target": "smp", "kwargs": kwargs}, classes=1)
+
+
+def test_windows_of_attention_pad_to_their_own_multiple():
+    kwargs = {"arch": "FPN", "encoder": "tu-maxvit_rmlp_pico_rw_256"}
+    model = build_model({"target": "smp", "kwargs": kwargs}, classes=1).eval()
+    assert model.stride == 256
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 1, 60, 300)).shape == (1, 1, 60, 300)
