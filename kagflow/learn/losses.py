@@ -1,7 +1,8 @@
 """Losses on a dict of logits and a dict of targets.
 
 A target builds a callable `(outputs, target) -> scalar`; outputs hold logits `mask`
-`(N, K, H, W)`, `label` `(N, K)` or `aux` `(N, K, h, w)`; targets hold `mask` and `label` in 0..1.
+`(N, K, H, W)`, `label` `(N, K)` or `aux`, `aux1`, ... `(N, K, h, w)`; targets hold `mask` and
+`label` in 0..1.
 Half-precision logits are widened to float32 first. What smp ships is taken from smp, in calls that
 mean the same in its versions 0.5 and 0.6. docs/explanation/losses-and-samplers.md says which to
 use when.
@@ -167,7 +168,10 @@ def cross_entropy(positive: float = 1.0, smoothing: float = 0.0) -> Term:
 
 
 def over_heads(mask_term: Term, label_term: Term, aux: float) -> Loss:
-    """Return the sum of `mask_term` on `mask`, `label_term` on `label`, `aux` times it on `aux`."""
+    """Return the sum of `mask_term` on `mask` and `label_term` on `label`.
+
+    `aux` times the mean of `mask_term` over `aux`, `aux1`, ... is added where a model gives them.
+    """
 
     def loss(outputs: Tensors, target: Tensors) -> Tensor:
         wide = {name: widen(tensor) for name, tensor in outputs.items()}
@@ -177,10 +181,12 @@ def over_heads(mask_term: Term, label_term: Term, aux: float) -> Loss:
                 terms.append(mask_term(wide["mask"], target["mask"].to(wide["mask"].dtype)))
             if "label" in wide:
                 terms.append(label_term(wide["label"], target["label"].to(wide["label"].dtype)))
-            if "aux" in wide:
+            levels = [level for name, level in wide.items() if name.startswith("aux")]
+            for level in levels:
                 size = target["mask"].shape[-2:]
-                logits = F.interpolate(wide["aux"], size, mode="bilinear", align_corners=False)
-                terms.append(aux * mask_term(logits, target["mask"].to(logits.dtype)))
+                logits = F.interpolate(level, size, mode="bilinear", align_corners=False)
+                share = aux / len(levels)
+                terms.append(share * mask_term(logits, target["mask"].to(logits.dtype)))
         return torch.stack(terms).sum()
 
     return loss

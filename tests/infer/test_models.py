@@ -6,6 +6,8 @@ import torch
 from kagflow.errors import UsageError
 from kagflow.infer.forward import forward
 from kagflow.infer.models import build_model, named_outputs, outputs, pad_to
+from kagflow.learn.losses import LOSSES
+from kagflow.resolve import build
 
 TINY = {"arch": "Unet", "encoder": "resnet18", "encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 
@@ -113,6 +115,15 @@ def test_a_copy_supervises_itself():
     assert sorted(twin(image)) == ["aux", "aux1", "mask"]
     assert not any(module._forward_hooks for module in model.modules())
     assert isinstance(twin.eval()(image), torch.Tensor)
+
+
+def test_supervised_levels_share_the_weight_of_aux():
+    loss = build({"target": "bce", "kwargs": {"aux": 0.4}}, LOSSES)
+    mask, flat = torch.full((1, 1, 4, 4), 2.0), torch.zeros(1, 1, 2, 2)
+    target = {"mask": torch.ones(1, 1, 4, 4)}
+    one, none = (loss({"mask": logits}, target) for logits in (mask, torch.zeros_like(mask)))
+    found = loss({"mask": mask, "aux": flat, "aux1": mask}, target)
+    torch.testing.assert_close(found, one + 0.2 * none + 0.2 * one)
 
 
 def test_supervision_where_there_is_none_names_those_that_have_it():
