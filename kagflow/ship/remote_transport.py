@@ -24,6 +24,7 @@ from kagflow.ship import remote_errors
 from kagflow.ship.credentials import Credential
 
 TIMEOUT = (10, 60)  # seconds to connect, seconds between two bytes
+ANSWER = 300.0  # seconds for a whole answer, which may come byte by byte
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts
 BUDGET = 600.0  # seconds for all attempts of one call
@@ -166,7 +167,9 @@ class Transport:
 
     def _post(self, url: str, body: dict[str, Any]) -> requests.Response:
         self.check(url)
-        return self._api.post(url, json=body, timeout=TIMEOUT, allow_redirects=False)
+        return _whole(
+            self._api.post(url, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True)
+        )
 
     def _json(self, response: requests.Response, method: str) -> dict[str, Any]:
         try:
@@ -197,6 +200,19 @@ def is_loopback(url: str) -> bool:
 def pause(attempt: int) -> float:
     """Return seconds of full-jitter back-off: uniform in 0..min(60, 2^attempt)."""
     return random.uniform(0, min(LONGEST_WAIT, 2.0**attempt))  # noqa: S311  not a secret
+
+
+def _whole(response: requests.Response) -> requests.Response:
+    """Read the body within ANSWER seconds; raise requests.Timeout where it drips longer."""
+    end, body = time.monotonic() + ANSWER, bytearray()
+    with response:
+        for chunk in response.iter_content(1 << 16):
+            body += chunk
+            if time.monotonic() > end:
+                raise requests.Timeout(f"no whole answer within {ANSWER:.0f} s")
+    # requests has no limit for a whole answer, and no public way to hand a body back.
+    response._content = bytes(body)  # noqa: SLF001
+    return response
 
 
 def _session() -> requests.Session:
