@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import shlex
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,6 +18,9 @@ from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
 from kagflow.cli.sweep import Outcome
 from kagflow.workspace import user_state
 
+# What a budget must leave for a training to begin: to read its data and take a step.
+LEAST_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class How:
@@ -23,6 +28,11 @@ class How:
 
     device: str = "auto"
     force: bool = False
+    until: float | None = None
+
+    def spent(self) -> bool:
+        """Tell whether a budget leaves no time to begin anything."""
+        return self.until is not None and time.monotonic() + LEAST_SECONDS > self.until
 
 
 @guarded
@@ -38,16 +48,19 @@ def command(
 ) -> None:
     """Train: fold=0 (or 0,1 or all), recipe=NAME, any recipe key; commas sweep.
 
-    Not of the recipe: on_done="COMMAND" runs a command at the end.
+    Not of the recipe: budget=8h stops in time, on_done="COMMAND" runs a command at the end.
     """
+    began = time.monotonic()
     session = open_session(context)
     said = words.split(given or [])
     known = competitions.find(session.workspace, said.competition)
     with notify.on_done(session, known, said.overrides.pop("on_done", None)) as done:
+        budget = said.overrides.pop("budget", None)
+        until = None if budget is None else began + words.seconds(budget)
+        how = How(device=device, force=force_resume, until=until)
         planned = jobs.plan(session, known, said.overrides)
-        how = How(device=device, force=force_resume)
-        outcome = sweep.run(planned, lambda job: train(session, known, job, how))
-        done.value = report(session, outcome)
+        outcome = sweep.run(planned, lambda job: train(session, known, job, how), spent=how.spent)
+        done.value = report(session, outcome, again=session.command(_typed(given or [], how)))
         done.status = outcome.status
     if outcome.interrupted:
         session.out.warn("interrupted; nothing is lost, the same command continues")
@@ -71,14 +84,18 @@ def train(session: Session, known: Known, job: Job, how: How | None = None) -> d
         job.fold,
         how.device,
         force=how.force,
+        until=how.until,
     )
     with _ledger(session, known, job, how.device):
         result = train_one(wanted, session.out.progress())
     return {"run": job.run, "fold": job.fold, **result.summary()}
 
 
-def report(session: Session, outcome: Outcome) -> dict[str, Any]:
-    """Print what was trained, what failed and what remains; return it as JSON values."""
+def report(session: Session, outcome: Outcome, *, again: str) -> dict[str, Any]:
+    """Print what was trained, what failed and what remains; return it as JSON values.
+
+    `again` is the command that goes on with what remains.
+    """
     rows = [
         (
             one["run"],
@@ -93,7 +110,8 @@ def report(session: Session, outcome: Outcome) -> dict[str, Any]:
     columns = ("run", "fold", "images", "score (one fold, untuned)", "all-empty", "seconds")
     if rows:
         session.out.table("trained", columns, rows)
-    next_command = session.command("submit --dry-run")
+    unfinished = bool(outcome.begun or outcome.left)
+    next_command = again if unfinished else session.command("submit --dry-run")
     value = {
         "runs": outcome.finished,
         "failed": [
@@ -101,18 +119,38 @@ def report(session: Session, outcome: Outcome) -> dict[str, Any]:
             | {"error": one.error, "hint": one.hint, "trace": one.trace}
             for one in outcome.failed
         ],
-        "remaining": [{"run": job.run, "fold": job.fold} for job in outcome.left],
+        "remaining": outcome.begun
+        + [{"run": job.run, "fold": job.fold, "remaining": None} for job in outcome.left],
         "next": next_command,
     }
-    session.out.result(value, f"next: {next_command}" if outcome.finished else "")
+    for paused in outcome.begun:
+        session.out.say(_paused(paused))
+    if outcome.left:
+        what = "interrupted or not begun" if outcome.interrupted else "not begun"
+        session.out.say(f"{what}: " + "; ".join(job.label for job in outcome.left))
+    show = outcome.finished or unfinished
+    session.out.result(value, f"next: {next_command}" if show else "")
     if outcome.failed:
         total = len(outcome.failed) + len(outcome.finished)
         session.out.warn(f"{len(outcome.failed)} of {total} runs failed:")
         for one in outcome.failed:
             session.out.warn(f"{one.job.label}: {one.error} {one.hint}")
-    if outcome.left:
-        session.out.warn("remaining: " + "; ".join(job.label for job in outcome.left))
     return value
+
+
+def _paused(one: dict[str, Any]) -> str:
+    left = one["remaining"]
+    return (
+        f"{one['run']} fold {one['fold']}: the budget ended at step {left['step']} of "
+        f"{left['steps']}, all saved; {left['epochs']:.1f} epochs and the prediction remain, "
+        f"about {words.span(left['seconds'])}"
+    )
+
+
+def _typed(given: Sequence[str], how: How) -> str:
+    """Return the command as it was typed."""
+    device = [] if how.device == "auto" else ["--device", how.device]
+    return shlex.join(["train", *given, *device])
 
 
 def _score(value: float | None) -> str:

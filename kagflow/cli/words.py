@@ -77,6 +77,13 @@ def seconds(text: str) -> float:
     return parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
+def span(duration: float) -> str:
+    """Write seconds as people say them: 45 s, 12 min, 1.5 h."""
+    if duration < 90:
+        return f"{duration:.0f} s"
+    return f"{duration / 60:.0f} min" if duration < 5400 else f"{duration / 3600:.1f} h"
+
+
 def size(text: str) -> int:
     """Read a number of bytes: 6GB, 6GiB, 800MB or plain bytes; GB are 10^9.
 

@@ -25,7 +25,8 @@ from kagflow.task.spec import TaskSpec
 class Job:
     """One fold to train, or FULL for all of them.
 
-    `save_every` is in seconds; `force` goes on with a run that was begun from something else.
+    `save_every` is in seconds; `force` goes on with a run that was begun from something else;
+    `until` is the time.monotonic() at which a budget ends.
     """
 
     run_dir: Path
@@ -36,6 +37,7 @@ class Job:
     device: str = "auto"
     save_every: float = 600.0
     force: bool = False
+    until: float | None = None
 
     @property
     def label(self) -> str:

@@ -13,6 +13,7 @@ from kagflow import durable
 from kagflow.errors import DataError
 from kagflow.learn import average, checkpoint
 from kagflow.learn.dataset import Samples
+from kagflow.learn.distributed import ALONE, Ranks
 from kagflow.learn.feed import Feed
 from kagflow.learn.losses import Loss
 from kagflow.learn.sampler import Draw
@@ -38,7 +39,8 @@ class Plan:
 
     `draws(epoch)` lists an epoch's `samples` samples; `save_every` is in seconds. The `average`
     best epochs are kept where there are several, or where `early_stop` epochs without a better
-    one end the run.
+    one end the run. `spent` tells after each step whether a budget allows no other; `ranks` are
+    the processes that share each batch.
     """
 
     folder: Path
@@ -57,6 +59,9 @@ class Plan:
     average: int = 1
     early_stop: int | None = None
     save_every: float = 600.0
+    seed: int = 0
+    spent: Callable[[], bool] = lambda: False
+    ranks: Ranks = ALONE
 
     @property
     def steps(self) -> int:
@@ -70,11 +75,15 @@ class Plan:
         return self.average if self.average > 1 or self.early_stop else 0
 
     def batches(self, epoch: int) -> list[list[Draw]]:
-        """Return an epoch's batches; a short last one goes, unless it is the only one."""
+        """Return this process's share of an epoch's batches.
+
+        A short last one goes, unless it is the only one.
+        """
         # A batch of one or two images at the end would mislead batch norm.
         draws = self.draws(epoch)
         count = max(len(draws) // self.batch, 1)
-        return [draws[at * self.batch : (at + 1) * self.batch] for at in range(count)]
+        whole = [draws[at * self.batch : (at + 1) * self.batch] for at in range(count)]
+        return [self.ranks.share(batch) for batch in whole]
 
     def over(self, state: State) -> bool:
         """Tell whether the last epoch is done, or too many since the best."""
@@ -92,10 +101,10 @@ def fit(
     """Train from wherever `state` is to the last epoch; the last state is on disk at the end.
 
     `on_epoch` may add to the epoch's line: its `val_score` says which epochs are best. Raises
-    KeyboardInterrupt after SIGINT or SIGTERM, with the state saved, and DataError when losses or
-    weights stay no numbers, with the last good checkpoint kept.
+    KeyboardInterrupt after SIGINT or SIGTERM and BudgetSpent where the budget is, with the state
+    saved, and DataError when losses or weights stay no numbers, with the last good checkpoint kept.
     """
-    with Stop() as stop:
+    with Stop(plan.spent, plan.ranks.any) as stop:
         _Run(state, plan, stop, progress).all_epochs(on_epoch)
 
 
@@ -120,11 +129,12 @@ class _Run:
             self.feed.begin(plan.batches(after) if after < plan.epochs else [])
             with state.clock("glance"):
                 _close_epoch(state, plan, on_epoch)
+            self.stop.look()
             at_once = self.stop.asked or plan.over(state)
             if at_once or self.saver.worthwhile():
                 self.saver.save(at_once=at_once)
             if not plan.over(state):
-                self.leave_if_asked()
+                self.stop.leave(state.step)
 
     def one_epoch(self) -> None:
         """Do the steps that are left of an epoch, and save when it is time."""
@@ -145,18 +155,14 @@ class _Run:
             last = step
             state.count_time(waited=window.waited, worked=time.monotonic() - start)
             self.progress.advance()
+            self.stop.look()
             if self.stop.asked or self.saver.due():
                 _judge(state, plan, last)
                 last = None
                 self.saver.save(at_once=self.stop.asked)
-            self.leave_if_asked()
+            self.stop.leave(state.step)
         _judge(state, plan, last)
         self.progress.finish()
-
-    def leave_if_asked(self) -> None:
-        """Raise KeyboardInterrupt where a signal came."""
-        if self.stop.asked:
-            raise KeyboardInterrupt(f"stopped at step {self.state.step}; rerun to go on")
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def _judge(state: State, plan: Plan, step: _Step | None) -> None:
     if step is None:
         return
     loss, fine = step.told.read()
-    state.running.images += sum(len(batch) for batch in step.drawn)
+    state.running.images += sum(len(batch) for batch in step.drawn) * plan.ranks.count
     if fine:
         state.streak.clear()
         state.running.loss += loss
@@ -216,7 +222,9 @@ def _close_epoch(state: State, plan: Plan, on_epoch: OnEpoch | None) -> None:
     state.history.append(line)
     if on_epoch is not None:
         on_epoch(line)
-    if line["epoch"] in average.best(state.history, plan.kept):
+    # What one process saw of the held-out images decides for all.
+    line |= plan.ranks.tell(line)
+    if plan.ranks.first and line["epoch"] in average.best(state.history, plan.kept):
         average.keep(plan.folder, state.weights, line["epoch"])
 
 
@@ -245,7 +253,8 @@ class _Saver:
         state, folder, start = self._state, self._plan.folder, time.monotonic()
         with state.clock("save"):
             _check(state, self._plan)
-            checkpoint.save(folder, state.state_dict(), step=state.step, epoch=state.epoch)
-            average.prune(folder, state.history, self._plan.kept)
+            if self._plan.ranks.first:
+                checkpoint.save(folder, state.state_dict(), step=state.step, epoch=state.epoch)
+                average.prune(folder, state.history, self._plan.kept)
         self._at = time.monotonic()
         self._took = self._at - start

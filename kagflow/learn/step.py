@@ -66,6 +66,7 @@ class Stepper:
             spoilt = torch.where(loss.isfinite(), 1.0, math.nan)
             torch.autograd.backward(state.scaler.scale(loss), spoilt)
             total += loss.detach()
+        plan.ranks.add_up(state.model.parameters())
         norm = self._update()
         self._undo_statistics(total.isfinite() & norm.isfinite())
         if state.ema is not None:
@@ -79,7 +80,8 @@ class Stepper:
         images = moved.pop("image").contiguous(memory_format=torch.channels_last)
         with torch.autocast(plan.device.type, plan.dtype, enabled=plan.dtype != torch.float32):
             outputs = named_outputs((state.forward or state.model)(images), plan.predicts)
-        return plan.loss(_floats(outputs), _floats(moved))
+        whole = plan.ranks.whole
+        return plan.loss(whole(_floats(outputs)), whole(_floats(moved)))
 
     def _update(self) -> Tensor:
         """Clip and step, unless a gradient is no number; return the norm before clipping."""

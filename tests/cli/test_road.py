@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from kagflow.cli import train
 from kagflow.cli.app import main
 from kagflow.rehearse import sandbox, server
 
@@ -134,6 +135,24 @@ def test_a_training_on_everything_travels_beside_its_folds_only(root: Path, kagf
     assert made["members"][0]["folds"] == [0, 1, "full"]
     assert made["cv"]["label"].startswith("cross-fitted over 2 folds; not judged")
     shutil.rmtree(root / ".kagflow/local/runs/shapes/tiny+epochs=12/full")
+
+
+def test_a_budget_stops_in_time_and_names_what_remains(
+    root: Path, kagflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "fold=0,1", "epochs=2", "seed=3", "budget=1s"]
+    asked = iter([False, True, False])
+    monkeypatch.setattr(train.How, "spent", lambda how: next(asked))
+    told = kagflow(*words)
+    assert (told["runs"], told["failed"]) == ([], [])
+    begun, left = told["remaining"]
+    assert (begun["run"], begun["fold"], left["fold"]) == ("tiny+epochs=2+seed=3", 0, 1)
+    assert begun["remaining"]["step"] == 1 < begun["remaining"]["steps"]
+    assert left["remaining"] is None
+    assert told["next"] == f"kagflow {' '.join(words)} --profile local"
+    (done,) = kagflow("train", "fold=0", "epochs=2", "seed=3", "on_done=true")["runs"]
+    assert done["resumed"] == 1
+    shutil.rmtree(root / ".kagflow/local/runs/shapes/tiny+epochs=2+seed=3")
 
 
 def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(

@@ -37,7 +37,7 @@ def test_all_images_are_trained_on_and_none_is_judged(squares, spec, recipe, run
     assert sorted(data.train) == list(range(24))
     assert data.held_out == []
     result = train_fold(run_dir.with_name("full"), recipe(), spec, squares, fold="full")
-    assert (result.score, result.floor, result.images, result.finished) == (None, None, 0, True)
+    assert (result.score, result.floor, result.images, result.remaining) == (None, None, 0, None)
     run = json.loads((run_dir.with_name("full") / "run.json").read_text())
     assert (run["fold"], run["score"], run["finished"]) == ("full", None, True)
     assert not (run_dir.with_name("full") / "oof").exists()
