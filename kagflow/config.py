@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kagflow.errors import UsageError
 from kagflow.task.spec import TaskSpec
@@ -40,6 +40,16 @@ class Optimiser(Target):
 
 
 Size = tuple[int, int] | None
+WEIGHT_FILES = (".safetensors", ".pt", ".pth")
+
+
+def _weights(value: str) -> str:
+    if value in ("none", "imagenet", "packaged") or Path(value).suffix in WEIGHT_FILES:
+        return value
+    raise ValueError(f"none, imagenet, packaged or a file ({', '.join(WEIGHT_FILES)})")
+
+
+Weights = Annotated[str, AfterValidator(_weights)]
 Flip = Literal["none", "hflip", "vflip"]
 
 
@@ -48,11 +58,13 @@ class Recipe(Closed):
 
     `batch` images go through the model at once, `accumulate` of them make an optimiser step.
     `average` best epochs become one model; `early_stop` is in epochs without a better glance.
+    `weights` is none, imagenet, packaged or a file (.safetensors, .pt, .pth) with a state dict;
+    `assets` are files made of the training images, by code, for the input to read.
     """
 
     predicts: Literal["mask", "label"] = "mask"
     model: Target
-    weights: Literal["none", "imagenet", "packaged"] = "none"
+    weights: Weights = "none"
     input: Target = Target(target="grey")
     size: Size = None
     crop: Size = None

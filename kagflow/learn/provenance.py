@@ -31,9 +31,14 @@ def collect(recipe: Mapping[str, Any], *, data: str, device: str) -> dict[str, A
         "platform": platform.platform(),
         "command": list(sys.argv),
         "data": data,
+        "weights": _file_hash(recipe["weights"]),
         "seed": recipe["seed"],
         "device": device,
     }
+
+
+def _file_hash(weights: str) -> str | None:
+    return durable.sha256_file(Path(weights)) if Path(weights).is_file() else None
 
 
 def code_files(recipe: Mapping[str, Any]) -> dict[str, str]:

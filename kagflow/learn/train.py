@@ -90,7 +90,9 @@ class _Training:
             )
         )
         found = checkpoint.newest(job.run_dir)
-        self.state, plan = prepare(job, data, device, fresh=found is None, ranks=ranks)
+        self.state, plan = prepare(
+            job, data, device, fresh=found is None, ranks=ranks, progress=progress
+        )
         self.resumed = None if found is None else found.step
         if found is not None:
             _resume(self.state, found, progress)

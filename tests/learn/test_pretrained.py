@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from kagflow.errors import NetworkError, UsageError
 from kagflow.infer.models import build_model
@@ -70,8 +71,9 @@ def test_the_weights_know_something():
 def test_loading_names_what_was_taken():
     model = build_model(smp_spec(), classes=2)
     taken = load_packaged(model, smp_spec())
-    assert "encoder.model.conv_stem.weight" in taken
-    assert not any(name.startswith(("decoder.", "segmentation_head.")) for name in taken)
+    assert "encoder.model.conv_stem.weight" in taken.names
+    assert not any(name.startswith(("decoder.", "segmentation_head.")) for name in taken.names)
+    assert len(taken.names) == 240  # of 247: not the package's own head's
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
@@ -88,11 +90,40 @@ def test_another_encoder_has_no_package():
         )
 
 
-def test_a_hub_out_of_reach_names_the_ways_round(monkeypatch):
-    def unreachable(spec, *, classes, encoder_weights=None):
+def test_a_hub_out_of_reach_names_the_ways_round_at_once(monkeypatch):
+    """Five tries for each file would sleep for half a minute."""
+
+    def unreachable(*args, **kwargs):
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(pretrained, "build_model", unreachable)
-    with pytest.raises(NetworkError, match="imagenet") as caught:
-        start_model(timm_spec(), classes=1, weights="imagenet")
-    assert "packaged" in caught.value.hint
+    def asleep(seconds):
+        raise AssertionError(f"slept {seconds} s")
+
+    monkeypatch.setattr("socket.socket.connect", unreachable)
+    monkeypatch.setattr("socket.getaddrinfo", unreachable)
+    monkeypatch.setattr("time.sleep", asleep)
+    for spec in (timm_spec(), smp_spec(), {"target": "smp", "kwargs": {"encoder": "resnet18"}}):
+        with pytest.raises(NetworkError, match="imagenet") as caught:
+            start_model(spec, classes=1, weights="imagenet")
+        for way in ("weights=packaged", "weights=<file>", "weights=none"):
+            assert way in caught.value.hint
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_a_hub_that_answers_is_asked(monkeypatch):
+    asked = []
+
+    def build(spec, *, classes, encoder_weights=None):
+        asked.append((encoder_weights, constants.HF_HUB_OFFLINE))
+        return torch.nn.Identity()
+
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: Answering)
+    monkeypatch.setattr(pretrained, "build_model", build)
+    start_model(timm_spec(), classes=1, weights="imagenet")
+    assert asked == [("imagenet", False)]
+
+
+class Answering:
+    @staticmethod
+    def head(url, timeout):
+        assert timeout <= 10
