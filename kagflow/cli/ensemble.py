@@ -45,10 +45,11 @@ def make(
 
     Raises UsageError where no run has finished, or a named one is missing.
     """
+    from kagflow.learn import perimage
     from kagflow.learn.ensemble import build_ensemble
 
     chosen = _chosen(session, known, runs)
-    value = build_ensemble(
+    built = build_ensemble(
         chosen,
         known.config.task(),
         session.workspace.data(known.name),
@@ -56,8 +57,11 @@ def make(
         name=name,
         progress=session.out.progress(),
     )
-    durable.write_json(path(session, known, name), value)
-    return value
+    file = path(session, known, name)
+    # The images first: an ensemble that is there has them beside it.
+    perimage.write(perimage.path_beside(file), built.images)
+    durable.write_json(file, built.value)
+    return built.value
 
 
 def ensure(session: Session, known: Known, *, name: str = DEFAULT) -> dict[str, Any]:

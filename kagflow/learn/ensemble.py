@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kagflow.errors import DataError, RefusedError
 from kagflow.learn import full
 from kagflow.learn.cache import data_hash
 from kagflow.learn.evaluate import read_run
 from kagflow.learn.evidence import Evidence, gather, open_member
+from kagflow.learn.perimage import PerImage, from_counts, images_of
 from kagflow.learn.search import Found, search, untuned
 from kagflow.naming import fold_order
 from kagflow.progress import QUIET, Progress
@@ -27,6 +28,13 @@ ONE_FOLD = "one fold, not cross-fitted"
 Runs = Mapping[str, Sequence[Path]]
 
 
+class Built(NamedTuple):
+    """An ensemble as plain JSON values, and what each of its images is worth, cross-fitted."""
+
+    value: dict[str, Any]
+    images: PerImage
+
+
 def build_ensemble(
     runs: Runs,
     spec: TaskSpec,
@@ -35,8 +43,8 @@ def build_ensemble(
     home: Path,
     name: str,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Return the ensemble of runs, {run name: fold folders}, as plain JSON values.
+) -> Built:
+    """Return the ensemble of runs, {run name: fold folders}, and its cross-fitted images.
 
     Runs that predict masks are averaged with equal weight; those that predict labels are the
     gate, and stay out where it gains no class anything on unseen parts. The post-processing is
@@ -58,7 +66,7 @@ def build_ensemble(
         (progress or QUIET).note(f"the gate of {', '.join(gates)} gains nothing: left out")
         evidence, found = _tune(runs, chosen, spec, data, folds=folds, progress=progress or QUIET)
     first = facts[chosen[0]][0]
-    return {
+    value = {
         "schema": SCHEMA,
         "competition": first["competition"],
         "name": name,
@@ -75,6 +83,14 @@ def build_ensemble(
         "rules": [asdict(rule) for rule in found.rules],
         "cv": full.labelled(_cv(evidence, found, folds), {run: facts[run] for run in chosen}),
     }
+    images = from_counts(
+        name,
+        spec.classes,
+        images_of(evidence.image_ids, folds),
+        found.outside[[2, 1, 0]],
+        metric.load(spec),
+    )
+    return Built(value, images)
 
 
 def _tune(

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kagflow.errors import DataError
+from kagflow.learn import perimage
 from kagflow.learn.evidence import gather, open_member
-from kagflow.learn.search import default_score
+from kagflow.learn.perimage import PerImage
+from kagflow.learn.search import default_counts, default_score
 from kagflow.progress import Progress
 from kagflow.task import metric
 from kagflow.task.folds import read_folds
@@ -103,6 +105,41 @@ def evaluate_run(
         nonempty=score.nonempty,
         per_class=score.per_class,
     )
+
+
+def per_image(
+    run: Path, spec: TaskSpec, data: Path, *, progress: Progress | None = None
+) -> PerImage:
+    """Return what each image that a run predicts out of fold is worth, at default rules.
+
+    Nothing is tuned, so every score is of an image that took no part in its making. Raises
+    DataError where no fold has finished, or a store does not fit the data.
+    """
+    folders = finished_folds(run)
+    if not folders:
+        raise DataError(f"{run} has no finished fold", hint="Give the train command again.")
+    predicts = str(read_run(folders[0])["predicts"])
+    judged = replace(spec, kind="classification") if predicts == "label" else spec
+    folds = read_folds(data / "folds.csv")
+    truth = read_labels(data / spec.train_csv, spec, only=folds)
+    clusters = {name: cluster for name, (cluster, _) in folds.items()}
+    evidence = gather([open_member(folders)], truth, judged, clusters=clusters, progress=progress)
+    images = perimage.images_of(evidence.image_ids, folds)
+    counts = default_counts(evidence)[[2, 1, 0]]
+    return perimage.from_counts(run.name, spec.classes, images, counts, metric.load(spec))
+
+
+def per_image_ensemble(file: Path, spec: TaskSpec) -> PerImage:
+    """Return what each image of an ensemble is worth, cross-fitted, from beside its JSON.
+
+    Raises DataError where the ensemble was made before these were kept.
+    """
+    beside = perimage.path_beside(file)
+    if not beside.is_file():
+        raise DataError(
+            f"{beside} is not there", hint=f"kagflow ensemble --name {file.stem} makes it anew"
+        )
+    return perimage.read(beside, metric.load(spec), spec.classes)
 
 
 def _row(name: str, folds: Sequence[Path]) -> RunRow:

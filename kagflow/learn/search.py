@@ -8,7 +8,7 @@ default, tuned, tuned with a gate) is made inside that, so the cross-fitted scor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,14 @@ class Found:
 
     `naive` is that of the rules on the images that they were tuned on, `crossfitted` that of the
     whole procedure on parts that it had not seen, `default` that of threshold .5 alone.
+    `outside` (3, N, C) is what the cross-fitted score is of: intersection, predicted, true.
     """
 
     rules: tuple[ClassRule, ...]
     naive: Score
     crossfitted: Score
     default: Score
+    outside: NDArray[np.int64] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,26 @@ def search(evidence: Evidence, metric: Metric) -> Found:
         naive=score_counts(metric, *_counts(evidence, cells, areas)),
         crossfitted=score_counts(metric, *outside),
         default=default_score(evidence, metric),
+        outside=outside,
     )
 
 
 def default_score(evidence: Evidence, metric: Metric) -> Score:
     """Score the untuned rule: threshold .5, any area, no gate."""
+    return score_counts(metric, *default_counts(evidence))
+
+
+def default_counts(evidence: Evidence) -> NDArray[np.int64]:
+    """Count under the untuned rule: intersection, predicted, true as (3, N, C)."""
     cells = [DEFAULT] * evidence.true.shape[1]
-    return score_counts(metric, *_counts(evidence, cells, area_grid(evidence.pixels)))
+    return _counts(evidence, cells, area_grid(evidence.pixels))
 
 
 def untuned(evidence: Evidence, metric: Metric) -> Found:
     """Return the default rules, for competitions where there is nothing to tune."""
     score = default_score(evidence, metric)
-    return Found((ClassRule(),) * evidence.true.shape[1], score, score, score)
+    counts = default_counts(evidence)
+    return Found((ClassRule(),) * evidence.true.shape[1], score, score, score, counts)
 
 
 def area_grid(pixels: int) -> NDArray[np.int64]:

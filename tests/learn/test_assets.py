@@ -43,7 +43,7 @@ def folds(squares, spec, recipe, run_dir):
 
 @pytest.fixture
 def ensemble(folds, spec, squares, home):
-    value = build_ensemble({"tiny": folds}, spec, squares, home=home, name="pair")
+    value = build_ensemble({"tiny": folds}, spec, squares, home=home, name="pair").value
     # What is tuned here on two dozen images could leave everything empty.
     value["rules"] = [{"threshold": 0.4, "min_area": 1, "gate": 0.0, "empty": False}] * 2
     return value

@@ -7,8 +7,8 @@ import pytest
 
 from kagflow import durable
 from kagflow.errors import DataError, RefusedError
-from kagflow.learn import ensemble
-from kagflow.learn.evaluate import evaluate_run, list_runs
+from kagflow.learn import ensemble, perimage
+from kagflow.learn.evaluate import evaluate_run, list_runs, per_image, per_image_ensemble
 from kagflow.learn.oof import OofWriter
 from kagflow.task import rle
 from kagflow.task.folds import write_folds
@@ -90,6 +90,9 @@ class House:
         return np.clip(true + false + rng.random(SHAPE) * noise / 3, 0, 1)
 
     def build(self, runs, name="default"):
+        return self.built(runs, name).value
+
+    def built(self, runs, name="default"):
         return ensemble.build_ensemble(runs, self.spec, self.data, home=self.home, name=name)
 
 
@@ -260,3 +263,32 @@ def test_a_run_is_scored_at_default_rules(house):
     assert (gate.score, gate.images, gate.of, gate.folds) == (1, 40, 80, (1,))
     with pytest.raises(DataError, match="no finished fold"):
         evaluate_run(house.home / "runs/comp/none", SPEC, house.data)
+
+
+def test_every_image_of_an_ensemble_is_accounted_for(house, tmp_path):
+    built = house.built({"fpn": [house.run("fpn", 0), house.run("fpn", 1)]}, "best")
+    assert built.images.scores.mean() == pytest.approx(built.value["cv"]["crossfitted"])
+    assert built.images.folds.tolist() == [number // 2 % 2 for number in range(80)]
+    assert built.images.clusters.tolist() == [number // 2 for number in range(80)]
+    perimage.write(tmp_path / "best.images.csv", built.images)
+    again = per_image_ensemble(tmp_path / "best.json", SPEC)
+    assert np.array_equal(again.scores, built.images.scores)
+    with pytest.raises(DataError, match=r"other.images.csv is not there") as caught:
+        per_image_ensemble(tmp_path / "other.json", SPEC)
+    assert "kagflow ensemble --name other" in caught.value.hint
+
+
+def test_every_image_of_a_run_is_accounted_for(house):
+    house.run("fpn", 0), house.run("fpn", 1)
+    run = house.home / "runs/comp/fpn"
+    found = per_image(run, SPEC, house.data)
+    scored = evaluate_run(run, SPEC, house.data)
+    assert found.scores.mean() == pytest.approx(scored.score)
+    assert found.floors.mean() == pytest.approx(scored.floor)
+    assert (found.name, found.scores.shape) == ("fpn", (80, 2))
+    house.run("gate", 1, "label", noise=0)
+    gate = per_image(house.home / "runs/comp/gate", SPEC, house.data)
+    assert (gate.scores == 1).all()
+    assert gate.scores.shape == (40, 2)
+    with pytest.raises(DataError, match="no finished fold"):
+        per_image(house.home / "runs/comp/none", SPEC, house.data)

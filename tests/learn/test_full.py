@@ -50,8 +50,8 @@ def test_all_images_are_trained_on_and_none_is_judged(squares, spec, recipe, run
 def test_its_weights_join_the_twins_whose_score_stays(squares, spec, trained, tmp_path):
     home = tmp_path / "work"
     folds, everything = trained("tiny", [0, 1]), trained("tiny", ["full"])
-    one = build_ensemble({"tiny": folds}, spec, squares, home=home, name="one")
-    both = build_ensemble({"tiny": everything + folds}, spec, squares, home=home, name="both")
+    one = build_ensemble({"tiny": folds}, spec, squares, home=home, name="one").value
+    both = build_ensemble({"tiny": everything + folds}, spec, squares, home=home, name="both").value
     assert both["considered"] == {"tiny": [0, 1, "full"]}
     (member,) = both["members"]
     assert member["folds"] == [0, 1, "full"]
@@ -81,4 +81,4 @@ def test_a_twin_of_another_recipe_is_refused(squares, spec, trained, tmp_path):
     with pytest.raises(RefusedError, match="two recipes"):
         build_ensemble(runs, spec, squares, home=tmp_path / "work", name="x")
     runs = {"same": trained("same", [0]) + trained("same", ["full"], batch=2)}
-    assert build_ensemble(runs, spec, squares, home=tmp_path / "work", name="x")["members"]
+    assert build_ensemble(runs, spec, squares, home=tmp_path / "work", name="x").value["members"]
