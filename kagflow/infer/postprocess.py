@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,22 +17,31 @@ from kagflow.errors import DataError
 class ClassRule:
     """Say when a class is predicted.
 
-    A pixel (or, for labels, the image) counts from `threshold` on; a mask of fewer than `min_area`
-    pixels in all, at the image's own size, is dropped; below `gate` the image-level probability
-    vetoes the class; `empty` never predicts it.
+    A pixel (or, for labels, the image) counts from `threshold` on. Areas are pixels at the image's
+    own size: components (8 neighbours) of fewer than `min_component` are dropped, then the whole
+    mask where fewer than `min_area` are left, or, with `seed`, where fewer than `min_area` pixels
+    reach that higher threshold (SIIM-ACR's triplet). Below `gate` the image-level probability p
+    vetoes the class; with `soft` above 1 it raises the minimum area instead, to
+    min_area * (soft - (soft - 1) * p) (khornlund's Severstal). `empty` never predicts it.
     """
 
     threshold: float = 0.5
     min_area: int = 0
+    min_component: int = 0
+    seed: float = 0.0
     gate: float = 0.0
+    soft: float = 1.0
     empty: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassRule:
         """Read a rule as ensembles and packs write it; unknown keys are refused."""
-        known = {"threshold", "min_area", "gate", "empty"}
+        known = {field.name for field in fields(cls)}
         if strange := set(values) - known:
-            raise DataError(f"rule with unknown keys {sorted(strange)}; known: {sorted(known)}")
+            raise DataError(
+                f"rule with unknown keys {sorted(strange)}; known: {sorted(known)}",
+                hint="make the ensemble anew",
+            )
         return cls(**values)
 
 
@@ -50,13 +60,38 @@ def apply(
 ) -> NDArray[np.bool_]:
     """Turn mask probabilities (C, H, W) and label probabilities (C,) into masks (C, H, W) bool."""
     out = np.zeros(masks.shape, bool)
-    for probs, mask, rule, veto in zip(masks, out, rules, vetoed(labels, rules), strict=True):
-        if veto:
+    veto = vetoed(labels, rules)
+    for index, (probs, mask, rule) in enumerate(zip(masks, out, rules, strict=True)):
+        if veto[index]:
             continue
         np.greater_equal(probs, np.float32(rule.threshold), out=mask)
-        if np.count_nonzero(mask) < rule.min_area:
+        if rule.min_component > 1:
+            drop_small(mask, rule.min_component)
+        counted = probs >= np.float32(rule.seed) if rule.seed else mask
+        area, growth = np.count_nonzero(counted), soft_growth(rule, labels, index)
+        if area / growth < rule.min_area:
             mask[:] = False
     return out
+
+
+def soft_growth(rule: ClassRule, labels: NDArray[np.float32] | None, index: int) -> float:
+    """Return by how much the minimum area grows for what the gate says of the class."""
+    if labels is None or rule.soft <= 1:
+        return 1.0
+    return rule.soft - (rule.soft - 1) * float(labels[index])
+
+
+def drop_small(mask: NDArray[np.bool_], smallest: int) -> None:
+    """Clear the components (8 neighbours) of a mask (H, W) that have fewer pixels, in place."""
+    grey = mask.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(grey)
+    if not width:
+        return
+    inside = np.ascontiguousarray(grey[top : top + height, left : left + width])
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    keep = stats[:, cv2.CC_STAT_AREA] >= smallest
+    keep[0] = False
+    mask[top : top + height, left : left + width] = keep[labels]
 
 
 def apply_labels(

@@ -179,7 +179,7 @@ def test_members_come_from_an_ensembles_json(member, tmp_path):
     (one,), rules, spec = members_from_config(config, tmp_path)
     assert (one.name, one.size, one.weight, len(one.weights)) == ("Bright", (16, 32), 2.0, 2)
     assert all(path.is_file() for path in one.weights)
-    assert rules[1] == ClassRule(0.4, 5, 0.1)
+    assert rules[1] == ClassRule(0.4, 5, gate=0.1)
     assert spec == SPEC
 
 

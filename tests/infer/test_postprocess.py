@@ -50,3 +50,45 @@ def test_a_rule_with_a_strange_key_is_refused():
     assert ClassRule.from_dict({"threshold": 0.3}) == ClassRule(0.3)
     with pytest.raises(DataError, match="treshold"):
         ClassRule.from_dict({"treshold": 0.3})
+
+
+def specks():
+    """One map: 12 pixels in one piece, 3 that touch at corners only, 1 alone."""
+    probs = np.zeros((1, 8, 12), np.float32)
+    probs[0, :3, :4] = 0.75
+    for step in range(3):
+        probs[0, 4 + step, 5 + step] = 0.875
+    probs[0, 7, 11] = 0.875
+    return probs
+
+
+@pytest.mark.parametrize(
+    ("smallest", "left"), [(0, 16), (1, 16), (2, 15), (3, 15), (4, 12), (12, 12), (13, 0)]
+)
+def test_small_components_are_dropped_one_by_one(smallest, left):
+    rule = ClassRule(0.5, min_component=smallest)
+    assert apply(specks(), None, [rule]).sum() == left
+    assert apply(np.zeros((1, 8, 12), np.float32), None, [rule]).sum() == 0
+
+
+def test_the_area_in_all_is_that_of_the_components_that_stay():
+    assert apply(specks(), None, [ClassRule(0.5, 15, 3)]).sum() == 15
+    assert apply(specks(), None, [ClassRule(0.5, 16, 3)]).sum() == 0
+
+
+def test_a_seed_decides_and_the_threshold_draws():
+    assert apply(specks(), None, [ClassRule(0.5, 4, seed=0.8)]).sum() == 16
+    assert apply(specks(), None, [ClassRule(0.5, 5, seed=0.8)]).sum() == 0
+
+
+@pytest.mark.parametrize(("seen", "left"), [(1.0, 16), (0.75, 16), (0.7, 0), (0.0, 0)])
+def test_a_soft_gate_asks_for_more_where_it_doubts(seen, left):
+    # 8 pixels at p = 1, 16 at p = .75, 40 at p = 0.
+    rule = ClassRule(0.5, 8, soft=5)
+    assert apply(specks(), np.array([seen], np.float32), [rule]).sum() == left
+    assert apply(specks(), None, [rule]).sum() == 16
+
+
+def test_a_rule_of_an_older_file_reads_as_before():
+    old = {"threshold": 0.25, "min_area": 3, "gate": 0.5, "empty": False}
+    assert ClassRule.from_dict(old) == ClassRule(0.25, 3, gate=0.5)

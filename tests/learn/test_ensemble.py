@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from kagflow import durable
 from kagflow.errors import DataError, RefusedError
+from kagflow.infer.postprocess import ClassRule
 from kagflow.learn import ensemble, perimage
 from kagflow.learn.evaluate import evaluate_run, list_runs, per_image, per_image_ensemble
 from kagflow.learn.oof import OofWriter
@@ -225,7 +227,7 @@ def test_exclusive_classes_are_the_most_probable(tmp_path):
     spec = TaskSpec("s", "classification", ("a", "b"), value_column="Labels", exclusive=True)
     house = House(tmp_path, spec)
     value = house.build({"cls": [house.run("cls", fold, "label", noise=0.6) for fold in (0, 1)]})
-    assert value["rules"] == [{"threshold": 0.5, "min_area": 0, "gate": 0.0, "empty": False}] * 2
+    assert value["rules"] == [asdict(ClassRule())] * 2
     right = sum(int(prob.argmax()) in house.truth[name] for name, prob in labels(house, "cls"))
     assert 40 < right < 80
     assert value["cv"]["naive"] == value["cv"]["crossfitted"] == pytest.approx(right / 80)
