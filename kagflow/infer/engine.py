@@ -2,29 +2,29 @@
 
 The gate's members see every image first; an image whose every class they veto never reaches the
 segmenters. The other images go through all members, batch by batch, so that whatever is finished
-is finished for good.
+is finished for good; a governor says how many of the members a batch can still have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from kagflow.errors import DataError
+from kagflow.infer.decode import Item, Sources, decode
 from kagflow.infer.forward import forward
-from kagflow.infer.image import INPUTS, read_grey, resize, resize_probs
+from kagflow.infer.governor import Governor
+from kagflow.infer.image import resize_probs
+from kagflow.infer.lane import Lane, Loaded, OnLoss
+from kagflow.infer.lanes import Lanes
 from kagflow.infer.members import Member, load_member, members_from_config
 from kagflow.infer.pipeline import Batcher, background
 from kagflow.infer.postprocess import ClassRule, apply, apply_labels, vetoed
-from kagflow.resolve import build
 from kagflow.task.rle import encode
 from kagflow.task.spec import TaskSpec
 
@@ -34,7 +34,6 @@ __all__ = [
 ]  # fmt: skip
 
 Float = NDArray[np.float32]
-Sources = Iterable[tuple[str, Path | NDArray[np.uint8]]]
 OnFault = Callable[[str, str], None]
 
 
@@ -42,7 +41,10 @@ OnFault = Callable[[str, str], None]
 class Settings:
     """Say how to run: where, how many images at a time, how precisely.
 
-    `ahead` batches are decoded and finished ahead; `keep_probs` keeps what the rules saw.
+    `device` may name several, "cuda:0,cuda:1": each gets every other batch. `ahead` batches are
+    decoded and finished ahead; `keep_probs` keeps what the rules saw. A `governor` decides which
+    segmenters a batch gets, all of them without one. Where `on_loss(name, error)` is given, a
+    member that fails is left out and told to it, unless no other can answer.
     """
 
     device: str = "cpu"
@@ -50,6 +52,13 @@ class Settings:
     precision: str = "auto"
     ahead: int = 2
     keep_probs: bool = False
+    governor: Governor | None = None
+    on_loss: OnLoss | None = None
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices one by one."""
+        return self.device.split(",")
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class Prediction:
     """One image's answer: run lengths by class index ("" for labels), empty classes left out.
 
     `masks` (C, H, W) and `labels` (C,) are the probabilities, where they were asked for;
-    `fault` says why an image could not be read (its rows are empty).
+    `fault` says why an image could not be read (its rows are empty), `late` that there was no
+    time left for it (they are empty, too).
     """
 
     image_id: str
@@ -65,6 +75,7 @@ class Prediction:
     masks: Float | None = None
     labels: Float | None = None
     fault: str = ""
+    late: bool = False
 
 
 class Probs(NamedTuple):
@@ -73,31 +84,6 @@ class Probs(NamedTuple):
     image_id: str
     probs: Float
     size: tuple[int, int]
-
-
-@dataclass
-class _Item:
-    """An image on its way: `views` are its inputs, then `maps` its weighted mask sums."""
-
-    image_id: str
-    size: tuple[int, int] = (0, 0)
-    views: list[Float] = field(default_factory=list)
-    labels: Float | None = None
-    maps: list[Float] = field(default_factory=list)
-    fault: str = ""
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(view.shape for view in self.views)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A member with its modules; `view` is the index of its input among the item's views."""
-
-    member: Member
-    modules: Sequence[nn.Module]
-    view: int
 
 
 def predict(
@@ -137,22 +123,23 @@ def predict_probs(
     settings = settings or Settings()
     for module in modules:
         module.eval()
-    decoded = background(_decode([member], files), ahead=settings.ahead * settings.batch)
-    loaded = [_Loaded(member, modules, 0)]
-    batcher = Batcher[_Item](settings.batch)
+    decoded = background(decode([member], files), ahead=settings.ahead * settings.batch)
+    lane = Lane(settings.device, settings.precision)
+    loaded, plan = {0: Loaded(member, modules, 0)}, {0: len(member.tta)}
+    batcher = Batcher[Item](settings.batch)
     for item in _flushed(decoded):
         if item is not None and item.fault:
             if on_fault:
                 on_fault(item.image_id, item.fault)
             continue
         for group in batcher.drain() if item is None else batcher.add(item.shapes, item):
-            (sums,) = _run(loaded, group, settings)
+            (sums,), _ = lane.run(loaded, group, plan)
             for one, probs in zip(group, sums, strict=True):
                 yield Probs(one.image_id, probs, one.size)
 
 
 class _Ensemble:
-    """Members on their device, and the three stages that an image passes."""
+    """The three stages that an image passes."""
 
     def __init__(
         self,
@@ -161,59 +148,82 @@ class _Ensemble:
         spec: TaskSpec,
         settings: Settings,
     ) -> None:
-        self.rules, self.spec, self.settings = rules, spec, settings
-        views = _views(members)
-        loaded = []
-        for member in members:
-            modules = load_member(member, len(spec.classes), settings.device)
-            loaded.append(_Loaded(member, modules, views.index(_view(member))))
-        self.gates = [one for one in loaded if one.member.predicts == "label"]
-        self.segmenters = [one for one in loaded if one.member.predicts == "mask"]
-        self.members = members
+        self.rules, self.spec, self.settings, self.members = rules, spec, settings, members
+        self.governor = settings.governor
+        self.views = [len(one.tta) for one in members if one.predicts == "mask"]
+        needed = "mask" if spec.kind == "segmentation" else "label"
+        self.lanes = [
+            Lane(device, settings.precision, needed=needed, on_loss=settings.on_loss)
+            for device in settings.devices
+        ]
+        for lane in self.lanes:
+            lane.load(members, len(spec.classes))
 
     def run(self, files: Sources) -> Iterator[Prediction]:
         """Yield predictions; the stages run beside each other with bounded queues."""
         settings = self.settings
         ahead = settings.ahead * settings.batch
-        decoded = background(_decode(self.members, files), ahead=ahead)
+        decoded = background(decode(self.members, files), ahead=ahead)
         forwarded = background(self._forward(decoded), ahead=ahead)
         return background(map(self._finish, forwarded), ahead=ahead)
 
-    def _forward(self, decoded: Iterator[_Item]) -> Iterator[_Item]:
+    def _forward(self, decoded: Iterator[Item]) -> Iterator[Item]:
         """Pass items through the gates and, where a class is left, through the segmenters."""
-        gate, segment = (Batcher[_Item](self.settings.batch) for _ in range(2))
-        for item in _flushed(decoded):
-            if item is not None and item.fault:
-                yield item
-                continue
-            for group in gate.drain() if item is None else gate.add(item.shapes, item):
-                for survivor in self._gated(group):
-                    if vetoed(survivor.labels, self.rules).all() or not self.segmenters:
-                        yield survivor
-                        continue
-                    for full in segment.add(survivor.shapes, survivor):
-                        yield from self._segmented(full)
-        for rest in segment.drain():
-            yield from self._segmented(rest)
+        gate, segment = (Batcher[Item](self.settings.batch) for _ in range(2))
+        with Lanes[Lane, list[Item]](self.lanes) as lanes:
+            for item in _flushed(decoded):
+                if item is not None and item.fault:
+                    yield item
+                    continue
+                for group in gate.drain() if item is None else gate.add(item.shapes, item):
+                    lanes.send(self._gated, group)
+                yield from self._settled(lanes, segment, wait=item is None)
+            for rest in segment.drain():
+                lanes.send(self._segmented, rest)
+            yield from self._settled(lanes, segment, wait=True)
 
-    def _gated(self, group: list[_Item]) -> list[_Item]:
-        if self.gates:
-            (sums,) = _run(self.gates, group, self.settings)
-            for item, labels in zip(group, sums, strict=True):
-                item.labels = labels
+    def _settled(
+        self, lanes: Lanes[Lane, list[Item]], segment: Batcher[Item], *, wait: bool
+    ) -> Iterator[Item]:
+        """Yield the items that need no model any more; send the others to the segmenters."""
+        for group in lanes.done(wait=wait):
+            for item in group:
+                if not item.views:
+                    yield item
+                    continue
+                for full in segment.add(item.shapes, item):
+                    lanes.send(self._segmented, full)
+
+    def _gated(self, lane: Lane, group: list[Item]) -> list[Item]:
+        governor = self.governor
+        if governor is not None and governor.left <= 0:
+            return _too_late(group)
+        seconds = lane.gate(group)
+        for item in group:
+            if not lane.segmenters or vetoed(item.labels, self.rules).all():
+                item.views = []
+        if governor is not None:
+            passed = sum(bool(item.views) for item in group)
+            governor.note_gate(images=len(group), passed=passed, seconds=seconds)
         return group
 
-    def _segmented(self, group: list[_Item]) -> list[_Item]:
-        sums = _run(self.segmenters, group, self.settings)
-        for index, item in enumerate(group):
-            item.maps = [total[index] for total in sums]
-            item.views = []
+    def _segmented(self, lane: Lane, group: list[Item]) -> list[Item]:
+        plan = self.views if self.governor is None else self.governor.choose(len(group))
+        if not any(plan):
+            return _too_late(group)
+        for took in lane.segment(group, dict(enumerate(plan))):
+            if self.governor is not None:
+                self.governor.note(
+                    took.number, views=took.views, images=len(group), seconds=took.seconds
+                )
         return group
 
-    def _finish(self, item: _Item) -> Prediction:
+    def _finish(self, item: Item) -> Prediction:
         """Turn an item's probabilities into rows."""
-        if item.fault:
-            return Prediction(item.image_id, {}, fault=item.fault)
+        if self.governor is not None:
+            self.governor.note_done(1)
+        if item.fault or item.late:
+            return Prediction(item.image_id, {}, fault=item.fault, late=item.late)
         kept = item.labels if self.settings.keep_probs else None
         if self.spec.kind == "classification":
             assert item.labels is not None
@@ -229,62 +239,13 @@ class _Ensemble:
         )
 
 
-def _view(member: Member) -> tuple[Any, ...]:
-    """Key of what a member wants to see; members that agree share one input."""
-    return (dict(member.input), member.size, dict(member.assets))
+def _too_late(group: list[Item]) -> list[Item]:
+    for item in group:
+        item.late, item.views = True, []
+    return group
 
 
-def _views(members: Sequence[Member]) -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = []
-    for member in members:
-        if _view(member) not in found:
-            found.append(_view(member))
-    return found
-
-
-def _decode(members: Sequence[Member], files: Sources) -> Iterator[_Item]:
-    """Read each image once and make every distinct input of it."""
-    views = [(build(spec, INPUTS), size, assets) for spec, size, assets in _views(members)]
-    for image_id, source in files:
-        try:
-            image = read_grey(source) if isinstance(source, Path) else source
-        except DataError as error:
-            yield _Item(image_id, fault=error.message)
-            continue
-        facts = {"image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
-        inputs = [
-            make(resize(image, size), facts | {"assets": assets}) for make, size, assets in views
-        ]
-        yield _Item(image_id, (image.shape[0], image.shape[1]), inputs)
-
-
-def _flushed(items: Iterator[_Item]) -> Iterator[_Item | None]:
+def _flushed(items: Iterator[Item]) -> Iterator[Item | None]:
     """Add one None at the end: the time to send what is left."""
     yield from items
     yield None
-
-
-@torch.inference_mode()
-def _run(loaded: Sequence[_Loaded], group: Sequence[_Item], settings: Settings) -> list[Float]:
-    """Return the members' weighted means for a group of items of equal shapes.
-
-    Members of unequal working size cannot be added before they are resized: one array for each
-    size, (N, C, h, w) or (N, C), whose resized sum is the mean.
-    """
-    whole = sum(one.member.weight for one in loaded)
-    batches: dict[int, Tensor] = {}
-    sums: dict[tuple[int, ...], Tensor] = {}
-    for one in loaded:
-        if one.view not in batches:
-            stacked = torch.from_numpy(np.stack([item.views[one.view] for item in group]))
-            batches[one.view] = stacked.to(settings.device, non_blocking=True)
-        probs = forward(
-            one.modules,
-            batches[one.view],
-            one.member.predicts,
-            one.member.tta,
-            precision=settings.precision,
-        ).mul_(one.member.weight / whole)
-        key = tuple(probs.shape[2:])
-        sums[key] = sums[key].add_(probs) if key in sums else probs
-    return [total.contiguous().cpu().numpy() for total in sums.values()]

@@ -12,6 +12,8 @@ from kagflow.infer.members import Member
 from kagflow.infer.models import build_model
 
 PLUGIN = '''
+import time
+
 import torch
 from torch import nn
 
@@ -68,6 +70,16 @@ class Crash(nn.Module):
         if self.left < 0:
             raise RuntimeError("device fell off the bus")
         return torch.ones(x.shape[0], self.gain.numel(), *x.shape[-2:]) * 9
+
+
+class Slow(Bright):
+    def __init__(self, classes, seconds=0.1):
+        super().__init__(classes)
+        self.seconds = seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return super().forward(x)
 
 
 class HalfMap(nn.Module):

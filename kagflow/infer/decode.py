@@ -1,0 +1,70 @@
+"""Read each image once and make every distinct input of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagflow.errors import DataError
+from kagflow.infer.image import INPUTS, read_grey, resize
+from kagflow.infer.members import Member
+from kagflow.resolve import build
+
+Float = NDArray[np.float32]
+Sources = Iterable[tuple[str, Path | NDArray[np.uint8]]]
+
+
+@dataclass
+class Item:
+    """An image on its way: `views` are its inputs, then `maps` its weighted mask sums.
+
+    `fault` says why it could not be read; `late` that there was no time for it.
+    """
+
+    image_id: str
+    size: tuple[int, int] = (0, 0)
+    views: list[Float] = field(default_factory=list)
+    labels: Float | None = None
+    maps: list[Float] = field(default_factory=list)
+    fault: str = ""
+    late: bool = False
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """What images of one batch have in common."""
+        return tuple(view.shape for view in self.views)
+
+
+def view_of(member: Member) -> tuple[Any, ...]:
+    """Return the key of what a member wants to see; members that agree share one input."""
+    return (dict(member.input), member.size, dict(member.assets))
+
+
+def distinct_views(members: Sequence[Member]) -> list[tuple[Any, ...]]:
+    """Return the members' distinct keys in the order of their first use."""
+    found: list[tuple[Any, ...]] = []
+    for member in members:
+        if view_of(member) not in found:
+            found.append(view_of(member))
+    return found
+
+
+def decode(members: Sequence[Member], files: Sources) -> Iterator[Item]:
+    """Yield an item with its inputs for each of `files`, in order; the unreadable carry a fault."""
+    views = [(build(spec, INPUTS), size, assets) for spec, size, assets in distinct_views(members)]
+    for image_id, source in files:
+        try:
+            image = read_grey(source) if isinstance(source, Path) else source
+        except DataError as error:
+            yield Item(image_id, fault=error.message)
+            continue
+        facts = {"image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
+        inputs = [
+            make(resize(image, size), facts | {"assets": assets}) for make, size, assets in views
+        ]
+        yield Item(image_id, (image.shape[0], image.shape[1]), inputs)

@@ -1,0 +1,160 @@
+"""One device and everything that runs on it: the gates and segmenters of an ensemble."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kagflow.infer.decode import Item, distinct_views, view_of
+from kagflow.infer.forward import forward
+from kagflow.infer.members import Member, load_member
+
+Float = NDArray[np.float32]
+# What a member did not live through, by its name.
+OnLoss = Callable[[str, Exception], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A member with its modules; `view` is the index of its input among an item's views."""
+
+    member: Member
+    modules: Sequence[nn.Module]
+    view: int
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a member's turn took for a batch, in seconds."""
+
+    number: int
+    views: int
+    seconds: float
+
+
+class Lane:
+    """Members on one device. One thread at a time may use it.
+
+    Where `on_loss` is given, a member that cannot be loaded or fails is left out from then on,
+    unless it is the last that predicts what is `needed`.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        precision: str = "auto",
+        *,
+        needed: str = "mask",
+        on_loss: OnLoss | None = None,
+    ) -> None:
+        self.device, self.precision = device, precision
+        self._needed, self._on_loss = needed, on_loss
+        self._alive: Counter[str] = Counter()
+        self.gates: dict[int, Loaded] = {}
+        self.segmenters: dict[int, Loaded] = {}
+
+    def load(self, members: Sequence[Member], classes: int) -> None:
+        """Take members, numbered within their kind."""
+        self._alive = Counter(member.predicts for member in members)
+        views, numbers = distinct_views(members), {"label": count(), "mask": count()}
+        for member in members:
+            number = next(numbers[member.predicts])
+            try:
+                modules = load_member(member, classes, self.device)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others may do without
+                self._lose(member, error)
+                continue
+            place = self.gates if member.predicts == "label" else self.segmenters
+            place[number] = Loaded(member, modules, views.index(view_of(member)))
+
+    def gate(self, group: Sequence[Item]) -> float:
+        """Give a group its labels; return the seconds."""
+        start = time.monotonic()
+        plan = {number: len(one.member.tta) for number, one in self.gates.items()}
+        sums, _ = self.run(self.gates, group, plan)
+        for total in sums:
+            for item, labels in zip(group, total, strict=True):
+                item.labels = labels
+        return time.monotonic() - start
+
+    def segment(self, group: Sequence[Item], plan: Mapping[int, int]) -> list[Took]:
+        """Give a group its maps from the segmenters that `plan` gives views to."""
+        here = {n: views for n, views in plan.items() if views and n in self.segmenters}
+        # Where all that the plan names are lost, one of the others is better than none.
+        here = here or dict.fromkeys(list(self.segmenters)[:1], 1)
+        sums, took = self.run(self.segmenters, group, here)
+        for index, item in enumerate(group):
+            item.maps = [total[index] for total in sums]
+            item.views = []
+        return took
+
+    @torch.inference_mode()
+    def run(
+        self, loaded: dict[int, Loaded], group: Sequence[Item], plan: Mapping[int, int]
+    ) -> tuple[list[Float], list[Took]]:
+        """Return the weighted means of the members of `plan`, by number, and what each took.
+
+        Members of unequal working size cannot be added before they are resized: one array for
+        each size, (N, C, h, w) or (N, C), whose resized sum is the mean. A member that fails is
+        left out from then on where `on_loss` is given and another one is there.
+        """
+        batches: dict[int, Tensor] = {}
+        done: list[tuple[float, Tensor]] = []
+        took = []
+        for number, views in plan.items():
+            one, start = loaded[number], time.monotonic()
+            try:
+                if one.view not in batches:
+                    batches[one.view] = self._batch(group, one.view)
+                probs = self._forward(one, batches[one.view], one.member.tta[:views])
+            except Exception as error:  # noqa: BLE001 - as above
+                self._lose(one.member, error)
+                del loaded[number]
+                continue
+            took.append(Took(number, views, time.monotonic() - start))
+            done.append((one.member.weight, probs))
+        if plan and not done and loaded:
+            # Whoever is left takes the turn of those that failed.
+            return self.run(loaded, group, {n: len(o.member.tta) for n, o in loaded.items()})
+        whole = sum(weight for weight, _ in done)
+        sums: dict[tuple[int, ...], Tensor] = {}
+        for weight, probs in done:
+            key = tuple(probs.shape[2:])
+            part = probs.mul_(weight / whole)
+            sums[key] = sums[key].add_(part) if key in sums else part
+        return [total.contiguous().cpu().numpy() for total in sums.values()], took
+
+    def _batch(self, group: Sequence[Item], view: int) -> Tensor:
+        stacked = torch.from_numpy(np.stack([item.views[view] for item in group]))
+        return stacked.to(self.device, non_blocking=True)
+
+    def _forward(self, one: Loaded, batch: Tensor, tta: Sequence[str]) -> Tensor:
+        """Run a member; a batch that is too large for the device's memory goes in halves."""
+        try:
+            probs = forward(one.modules, batch, one.member.predicts, tta, precision=self.precision)
+            if probs.is_cuda:
+                # What it took is only known when it is done.
+                torch.cuda.synchronize(probs.device)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        else:
+            return probs
+        halves = batch.chunk(2)
+        return torch.cat([self._forward(one, half, tta) for half in halves])
+
+    def _lose(self, member: Member, error: Exception) -> None:
+        """Go on without a member, or raise where the task needs it or nobody wants to hear."""
+        self._alive[member.predicts] -= 1
+        last = member.predicts == self._needed and not self._alive[member.predicts]
+        if self._on_loss is None or last:
+            raise error
+        self._on_loss(member.name, error)
