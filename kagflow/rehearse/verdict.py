@@ -12,8 +12,8 @@ from typing import Any
 from kagflow.rehearse.sandbox import SandboxResult
 from kagflow.rehearse.supervise import LogRecord
 from kagflow.rehearse.trial import Trial
+from kagflow.task.check import check_submission
 from kagflow.task.spec import TaskSpec
-from kagflow.task.submission import check_submission
 
 TIMEOUT = "Notebook Timeout"
 THREW = "Notebook Threw Exception"
@@ -62,7 +62,7 @@ def judge(result: SandboxResult, working: Path, task: TaskSpec, trial: Trial) ->
     faults = check_submission(working / SUBMISSION, task, trial.sample(task), trial.sizes)
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        return Failure(SCORING, f"{SUBMISSION}, line {faults[0].row}: {faults[0].what}{more}")
+        return Failure(SCORING, f"{SUBMISSION}, {faults[0]}{more}")
     return _hidden_failure(result.log, read_report(working), trial)
 
 

@@ -33,13 +33,26 @@ class Form:
     def split(self, row: tuple[str, ...]) -> tuple[str, str | None, str]:
         """Return (image id, class label or None for classification, value) of a row."""
         cell = dict(zip(self.header, row, strict=True))
-        value = cell[self.spec.value_column]
+        key = self.key(cell)
+        assert key is not None  # a whole row has every column
+        return *key, cell[self.spec.value_column]
+
+    def key(self, cell: Mapping[str, str]) -> Key | None:
+        """Return (image id, class label or None for classification) of {column: cell}.
+
+        None where a column of the key is missing.
+        """
+        spec = self.spec
+        columns = [spec.image_column, spec.class_column]
         if self.joined:
-            image_id, label = self._split_key(cell[self.spec.joined_column])
-            return image_id, label, value
-        if self.spec.kind == "classification":
-            return cell[self.spec.image_column], None, value
-        return cell[self.spec.image_column], cell[self.spec.class_column], value
+            columns = [spec.joined_column]
+        elif spec.kind == "classification":
+            columns = [spec.image_column]
+        if any(column not in cell for column in columns):
+            return None
+        if self.joined:
+            return self._split_key(cell[spec.joined_column])
+        return cell[columns[0]], cell[columns[1]] if len(columns) > 1 else None
 
     def join(self, image_id: str, label: str | None, value: str) -> list[str]:
         """Return the row for a value, in this file's order of columns; further ones are empty."""
@@ -116,6 +129,14 @@ def detect(header: tuple[str, ...], spec: TaskSpec, path: Path) -> Form:
         f"{path}: columns {','.join(header)[:200]!r} are not those of this competition",
         hint=f"Expected {forms}; column names are set in competition.yaml.",
     )
+
+
+def name(key: Key | None) -> str:
+    """Name a row to a person: its image, and its class where there is one."""
+    if key is None:
+        return "no image"
+    image_id, label = (part if part is None or part.isprintable() else repr(part) for part in key)
+    return f"{image_id or 'no image'}" + (f" class {label}" if label else "")
 
 
 def keys(table: Table, spec: TaskSpec) -> dict[Key, int]:

@@ -11,12 +11,15 @@ import numpy as np
 from kagflow.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 # Possessive, so that a long wrong string fails in linear time.
 _PAIRS = re.compile(r"[1-9][0-9]{0,9} [1-9][0-9]{0,9}(?: [1-9][0-9]{0,9} [1-9][0-9]{0,9})*+")
 _MAX_PAIRS = 10**6
+_NO_NUMBER = "is not a whole number from 1 to 9999999999, single spaces between"
 _HINT = "A mask is pairs 'start length': counted from 1, downwards then to the right, sorted."
 
 
@@ -95,6 +98,33 @@ def runs(text: object, *, pixels: int | None = None) -> NDArray[np.int64]:
     return spans
 
 
+def faults(text: str, *, pixels: int | None = None) -> Iterator[str]:
+    """Say of every pair what `runs` refuses; nothing where it accepts the text.
+
+    A pair is compared with the one before it, where both can be read.
+    """
+    tokens = text.split(" ")
+    if text and len(tokens) > 2 * _MAX_PAIRS:
+        yield f"{len(tokens) // 2} runs in one mask; at most {_MAX_PAIRS} are read"
+        return
+    end = 0
+    for at in range(0, len(tokens) if text else 0, 2):
+        pair, name = tokens[at : at + 2], f"pair {at // 2 + 1}"
+        strange = [token for token in pair if not _NUMBER.fullmatch(token)]
+        if strange:
+            yield from (f"{name}: {token[:40]!r} {_NO_NUMBER}" for token in strange)
+            end = 0
+        elif len(pair) == 1:
+            yield f"{name}: start {pair[0]} has no length ({len(tokens)} values, an odd count)"
+        else:
+            start, length = map(int, pair)
+            if start <= end:
+                yield f"{name}: start {start} is not after pixel {end}, where the pair before ends"
+            end = start + length - 1
+            if pixels is not None and end > pixels:
+                yield f"{name}: {start} {length} ends at pixel {end} of an image of {pixels}"
+
+
 def _check_order(spans: NDArray[np.int64], pixels: int | None) -> None:
     early = np.flatnonzero(spans[1:, 0] < spans[:-1, 1])
     if early.size:
@@ -115,8 +145,7 @@ def _grammar_fault(text: str) -> DataError:
     for number, token in enumerate(tokens):
         if not _NUMBER.fullmatch(token):
             return DataError(
-                f"run lengths, pair {number // 2 + 1}: {token[:40]!r} is not a whole number from "
-                "1 to 9999999999, single spaces between",
+                f"run lengths, pair {number // 2 + 1}: {token[:40]!r} {_NO_NUMBER}",
                 hint=_HINT,
             )
     return DataError(

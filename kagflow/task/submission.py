@@ -1,31 +1,21 @@
-"""Write and check the file that a competition scores, in the form of its sample submission."""
+"""Write the file that a competition scores, in the form of its sample submission."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kagflow.errors import DataError
 from kagflow.task import forms
 from kagflow.task.labels import read_labels
-from kagflow.task.table import BOM, read_table, write_table
+from kagflow.task.table import read_table, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from kagflow.task.forms import Form, Key
+    from kagflow.task.forms import Key
     from kagflow.task.spec import TaskSpec
     from kagflow.task.table import Table
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Say what is wrong on a line of a CSV; `row` counts from 1, the header, and 0 is the file."""
-
-    row: int
-    what: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ def write_empty(path: Path, spec: TaskSpec, sample: Path) -> Written:
 def read_submission(csv: Path, spec: TaskSpec) -> dict[str, dict[int, str]]:
     """Return {image id: {class index: run lengths}}, {} for an image with nothing predicted.
 
-    Raises DataError with file and line at the first bad row; `check_submission` lists them all.
+    Raises DataError with file and line at the first bad row; `kagflow.task.check` lists them all.
     """
     return read_labels(csv, spec)
 
@@ -123,73 +113,7 @@ def expected_keys(sample: Table, spec: TaskSpec) -> list[Key]:
     return keys if set(keys) == set(whole) else whole
 
 
-def check_submission(
-    path: Path,
-    spec: TaskSpec,
-    sample: Path,
-    sizes: Mapping[str, tuple[int, int]] | None = None,
-) -> list[Fault]:
-    """List everything wrong with a submission; [] where it is fit to be sent.
-
-    `sizes` gives (height, width) by image id for the check that masks stay inside. Raises
-    DataError only where the sample itself cannot be read.
-    """
-    wanted = read_table(sample)
-    keys = expected_keys(wanted, spec)
-    try:
-        table = read_table(path)
-        form = forms.detect(table.header, spec, path)
-    except DataError as fault:
-        return [*_byte_faults(path), Fault(0, str(fault))]
-    faults = [*_byte_faults(path), *_header_faults(table, wanted)]
-    faults += _row_faults(table, form, sizes)
-    return faults + list(_key_faults(table, form, keys))
-
-
 def _value(found: Mapping[int, str], label: str | None, spec: TaskSpec) -> str:
     if label is None:
         return " ".join(spec.classes[at] for at in sorted(found))
     return found.get(spec.classes.index(label), "")
-
-
-def _byte_faults(path: Path) -> Iterator[Fault]:
-    content = path.read_bytes() if path.is_file() else b""
-    if content.startswith(BOM):
-        yield Fault(1, "starts with a byte order mark")
-    if b"\r" in content:
-        yield Fault(content.split(b"\r")[0].count(b"\n") + 1, "lines end with CRLF, not LF")
-
-
-def _header_faults(table: Table, wanted: Table) -> Iterator[Fault]:
-    if table.header != wanted.header:
-        yield Fault(1, f"columns {','.join(table.header)} are not {','.join(wanted.header)}")
-
-
-def _row_faults(
-    table: Table, form: Form, sizes: Mapping[str, tuple[int, int]] | None
-) -> Iterator[Fault]:
-    for line, row in enumerate(table.rows, start=2):
-        try:
-            form.read(row, sizes)
-        except DataError as fault:
-            yield Fault(line, str(fault))
-
-
-def _key_faults(table: Table, form: Form, wanted: list[Key]) -> Iterator[Fault]:
-    given = [form.split(row)[:2] for row in table.rows]
-    asked = set(wanted)
-    seen: Counter[Key] = Counter()
-    for line, key in enumerate(given, start=2):
-        name = " class ".join(filter(None, key))
-        seen[key] += 1
-        if key not in asked:
-            yield Fault(line, f"{name} is not asked for")
-        elif seen[key] > 1:
-            yield Fault(line, f"{name} comes twice")
-    missing = [key for key in wanted if key not in seen]
-    if missing:
-        name = " class ".join(filter(None, missing[0]))
-        yield Fault(0, f"{len(missing)} rows are missing, the first is {name}")
-    elif len(given) == len(wanted) and given != wanted and set(given) == asked:
-        line = next(n for n, (a, b) in enumerate(zip(given, wanted, strict=True), 2) if a != b)
-        yield Fault(line, "rows are not in the order of the sample")

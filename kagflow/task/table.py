@@ -11,7 +11,7 @@ from kagflow import durable
 from kagflow.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 BOM = b"\xef\xbb\xbf"
@@ -76,12 +76,29 @@ def _text(path: Path) -> str:
 
 
 def _cells(path: Path, text: str) -> list[list[str]]:
-    lines = text.replace("\r\n", "\n").split("\n")
-    while lines and not lines[-1]:
-        lines.pop()
+    lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+    if lines == [""]:
+        return []
     if '"' not in text:
         return [line.split(",") for line in lines]
     try:
-        return list(csv.reader(lines, strict=True))
+        return [cells for _, cells in quoted_rows("\n".join(lines))]
     except csv.Error as fault:
         raise DataError(f"{path}: {fault}", hint="Check the quotes in the file.") from None
+
+
+def quoted_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line on which it begins, cells) of every row of a CSV that may hold quotes.
+
+    Raises csv.Error where the quotes make no sense.
+    """
+    # A mask may be longer than the 128 kB that the module reads by default.
+    before = csv.field_size_limit(max(len(text), 1))
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        line = 1
+        for cells in reader:
+            yield line, cells or [""]
+            line = reader.line_num + 1
+    finally:
+        csv.field_size_limit(before)

@@ -12,7 +12,8 @@ from kagflow.rehearse.register import facts_of, register
 from kagflow.rehearse.store import Store
 from kagflow.task.labels import read_labels
 from kagflow.task.score import score_files
-from kagflow.task.submission import check_submission, write_empty
+from kagflow.task.check import check_submission
+from kagflow.task.submission import write_empty
 
 HERE = Path(__file__).parent
 FOLDERS = sorted(path.parent.name for path in HERE.glob("*/competition.yaml"))

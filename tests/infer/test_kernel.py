@@ -8,7 +8,8 @@ from kagflow.errors import DataError
 from kagflow.infer import kernel
 from kagflow.infer.engine import Settings, members_from_config, predict
 from kagflow.infer.kernel import find_images, main
-from kagflow.task.submission import check_submission, read_submission
+from kagflow.task.check import check_submission
+from kagflow.task.submission import read_submission
 
 
 @pytest.fixture

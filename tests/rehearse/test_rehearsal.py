@@ -156,7 +156,7 @@ FAULTS = {
         "FileNotFoundError",
     ),
     "no file": ("", "os.remove('submission.csv')", "Submission CSV Not Found", "submission.csv"),
-    "other rows": ("rows = rows[:-1]", "", "Submission Scoring Error", "1 rows are missing"),
+    "other rows": ("rows = rows[:-1]", "", "Submission Scoring Error", "class 2 is missing"),
     "swallowed": (
         "",
         """
