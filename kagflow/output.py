@@ -96,6 +96,16 @@ class Output:
         """Return a progress bar for one stage's work."""
         return Bars(self)
 
+    @property
+    def console(self) -> Console:
+        """Where talk goes."""
+        return self._console(stderr=True)
+
+    @property
+    def live(self) -> bool:
+        """Whether talk may be drawn over: a terminal, and not --quiet."""
+        return not self.quiet and self.console.is_terminal
+
     def _console(self, *, stderr: bool) -> Console:
         from rich.console import Console
 
@@ -133,6 +143,9 @@ class Bars:
         """Count `n` more units as done."""
         if self._bars is not None and self._task is not None:
             self._bars.advance(self._task, n)
+
+    def show(self, figures: Mapping[str, Any], *, whole: bool = False) -> None:
+        """Leave figures to those who know them: kagflow.cli.board does."""
 
     def note(self, text: str) -> None:
         """Say one line beside the bar."""

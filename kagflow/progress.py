@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Take news of one piece of work at a time: start, advance, note, finish."""
+    """Take news of one piece of work at a time: start, advance, show, note, finish."""
 
     def start(self, label: str, total: float | None = None, unit: str = "") -> None:
         """Begin a piece of work; `total` is in `unit`, None where it is not known."""
 
     def advance(self, n: float = 1) -> None:
         """Count `n` more units as done."""
+
+    def show(self, figures: Mapping[str, Any], *, whole: bool = False) -> None:
+        """Tell figures of the work under way, or what an epoch came to as a `whole`.
+
+        kagflow.learn.loop says which; a listener shows those that it knows.
+        """
 
     def note(self, text: str) -> None:
         """Say one line beside the bar."""
@@ -26,6 +33,9 @@ class _Quiet:
         pass
 
     def advance(self, n: float = 1) -> None:
+        pass
+
+    def show(self, figures: Mapping[str, Any], *, whole: bool = False) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from kagflow.cli import competitions, jobs, notify, sweep, words
+from kagflow.cli.board import Board
 from kagflow.cli.competitions import Known
 from kagflow.cli.jobs import Job
 from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
@@ -72,6 +73,7 @@ def command(
 def train(session: Session, known: Known, job: Job, how: How | None = None) -> dict[str, Any]:
     """Train one job, or say that it is already finished; return its run.json."""
     from kagflow.learn import job as learn_job
+    from kagflow.learn.outcome import oof_line
     from kagflow.learn.train import train as train_one
 
     how = how or How()
@@ -86,8 +88,13 @@ def train(session: Session, known: Known, job: Job, how: How | None = None) -> d
         force=how.force,
         until=how.until,
     )
-    with _ledger(session, known, job, how.device):
-        result = train_one(wanted, session.out.progress())
+    with (
+        _ledger(session, known, job, how.device),
+        Board(session.out, job.label, known.config.classes) as board,
+    ):
+        result = train_one(wanted, board)
+    if result.fresh and result.remaining is None:
+        session.out.say(oof_line(job.folder))
     return {"run": job.run, "fold": job.fold, **result.summary()}
 
 

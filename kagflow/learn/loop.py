@@ -15,6 +15,7 @@ from kagflow.learn import average, checkpoint
 from kagflow.learn.dataset import Samples
 from kagflow.learn.distributed import ALONE, Ranks
 from kagflow.learn.feed import Feed
+from kagflow.learn.figures import figures, seconds_left
 from kagflow.learn.losses import Loss
 from kagflow.learn.sampler import Draw
 from kagflow.learn.state import Line, Running, State
@@ -129,6 +130,8 @@ class _Run:
             self.feed.begin(plan.batches(after) if after < plan.epochs else [])
             with state.clock("glance"):
                 _close_epoch(state, plan, on_epoch)
+            told = state.history[-1] | {"seconds_left": seconds_left(state, plan)}
+            self.progress.show(told, whole=True)
             self.stop.look()
             at_once = self.stop.asked or plan.over(state)
             if at_once or self.saver.worthwhile():
@@ -155,6 +158,8 @@ class _Run:
             last = step
             state.count_time(waited=window.waited, worked=time.monotonic() - start)
             self.progress.advance()
+            told = figures(state, plan)
+            self.progress.show(told | {"seconds_left": seconds_left(state, plan)})
             self.stop.look()
             if self.stop.asked or self.saver.due():
                 _judge(state, plan, last)
@@ -207,17 +212,8 @@ def _give_up(state: State, plan: Plan, why: str) -> None:
 
 
 def _close_epoch(state: State, plan: Plan, on_epoch: OnEpoch | None) -> None:
-    running = state.running
-    line: Line = {
-        "epoch": state.epoch,
-        "step": state.step,
-        "loss": running.loss / max(running.steps, 1),
-        "lr": max(group["lr"] for group in state.optimiser.param_groups),
-        "images_per_second": running.images / max(running.seconds, 1e-9),
-        "wait_share": running.waited / max(running.seconds, 1e-9),
-    }
-    if plan.device.type == "cuda":
-        line["gpu_mib"] = torch.cuda.max_memory_reserved(plan.device) / 2**20
+    lr = max(group["lr"] for group in state.optimiser.param_groups)
+    line: Line = figures(state, plan) | {"lr": lr}
     state.epoch, state.batches, state.running = state.epoch + 1, 0, Running()
     state.history.append(line)
     if on_epoch is not None:

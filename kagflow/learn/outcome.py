@@ -88,6 +88,19 @@ def result(run_dir: Path, *, fresh: bool = True, resumed: int | None = None) -> 
     return RunResult(run_dir, **{key: run[key] for key in keys}, fresh=fresh, resumed=resumed)
 
 
+def oof_line(run_dir: Path) -> str:
+    """Say in one line what the fold's out-of-fold predictions are worth, "" without any."""
+    run = json.loads((run_dir / "run.json").read_text())
+    if run["score"] is None:
+        return ""
+    where = "" if run["nonempty"] is None else f", {run['nonempty']:.4f} where something is true"
+    each = " ".join(f"{value:.4f}" for value in run["per_class"])
+    return (
+        f"out of fold: {run['score']:.4f} on {run['images']} images (all-empty "
+        f"{run['floor']:.4f}{where}); by class {each}"
+    )
+
+
 def paused(run_dir: Path, state: State, left: Remaining, *, resumed: int | None) -> RunResult:
     """Return what there is of a run that its budget stopped."""
     return RunResult(

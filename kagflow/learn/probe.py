@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +47,12 @@ class Probe:
         one = replace(member, tta=("none",))
         return cls(data.cache, chosen, data.labels, one, spec, device)
 
-    def look(self, model: nn.Module) -> dict[str, float]:
-        """Return `val_score` and, where something is not empty, `val_nonempty`."""
+    def look(self, model: nn.Module) -> dict[str, Any]:
+        """Return `val_score`, `val_dice` and, where something is not empty, `val_nonempty`.
+
+        `val_dice` lists each class's Dice over the pixels (labels: the images) of all that was
+        looked at, None where it is neither true nor predicted.
+        """
         at = {self.cache.ids[row]: int(row) for row in self.rows}
         files = [(name, self.cache.image(row)) for name, row in at.items()]
         settings = Settings(device=self.device)
@@ -54,8 +60,9 @@ class Probe:
             self._count(at[found.image_id], found.probs >= 0.5)
             for found in predict_probs(self.member, [model], files, settings=settings)
         ]
-        score = score_counts(metric.load(self.spec), *np.array(counts).transpose(1, 0, 2))
-        values = {"val_score": score.value}
+        stacked = np.array(counts).transpose(1, 0, 2)
+        score = score_counts(metric.load(self.spec), *stacked)
+        values = {"val_score": score.value, "val_dice": _pooled(*stacked.sum(axis=1).tolist())}
         return values if score.nonempty is None else values | {"val_nonempty": score.nonempty}
 
     def _count(self, row: int, predicted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -65,3 +72,10 @@ class Probe:
         axes = tuple(range(1, true.ndim))
         stack = (predicted & true, predicted, true)
         return np.array([each.sum(axis=axes, dtype=np.int64) for each in stack])
+
+
+def _pooled(
+    both: Sequence[int], predicted: Sequence[int], true: Sequence[int]
+) -> list[float | None]:
+    sums = zip(both, predicted, true, strict=True)
+    return [2 * one / (seen + there) if seen + there else None for one, seen, there in sums]

@@ -51,6 +51,9 @@ class StopAt:
             if self.left == 0:
                 os.kill(os.getpid(), self.number)
 
+    def show(self, figures, *, whole=False):
+        pass
+
     def note(self, text):
         pass
 
