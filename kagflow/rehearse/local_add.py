@@ -18,8 +18,8 @@ from kagflow.task import forms, table
 from kagflow.task.folds import make_folds
 from kagflow.task.index import ImageRow, build_index
 from kagflow.task.labels import read_labels
-from kagflow.task.score import IGNORED
 from kagflow.task.spec import TaskSpec
+from kagflow.task.truth import IGNORED
 
 # Near-duplicates and classes are spread over so many parts; a share is some of them.
 PARTS = 20

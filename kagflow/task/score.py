@@ -11,7 +11,8 @@ from kagflow.errors import DataError
 from kagflow.task import forms, rle
 from kagflow.task import metric as metrics
 from kagflow.task.labels import rows_by_image
-from kagflow.task.table import Table, read_table
+from kagflow.task.table import read_table
+from kagflow.task.truth import read_truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 
     from kagflow.task.metric import Metric
     from kagflow.task.spec import TaskSpec
-
-PARTS = ("Public", "Private")
-# Kaggle's own word for rows that a submission must hold and nobody scores.
-IGNORED = "Ignored"
+    from kagflow.task.table import Table
+    from kagflow.task.truth import Truth
 
 
 @dataclass(frozen=True)
@@ -103,60 +102,32 @@ def score_rows(
 def score_files(submission: Path, solution: Path, spec: TaskSpec) -> dict[str, Score]:
     """Score a submission CSV: "all", and "Public" and "Private" where the solution has Usage.
 
-    Rows of Usage "Ignored" must be there and count nowhere.
-
-    The solution is in label form with every image (for masks every image and class), and may
-    have Usage, Height and Width columns. Raises DataError where the submission has rows that are
-    bad, missing, twice or too many.
+    Rows of Usage "Ignored" must be there and count nowhere. Raises DataError where the submission
+    has rows that are bad, missing, twice or too many, or the solution is no `truth.read_truth`.
     """
-    answers = read_table(solution)
-    true = rows_by_image(answers, spec)
-    given = read_table(submission)
-    predicted = rows_by_image(given, spec, sizes=read_sizes(answers, spec))
-    _check_keys(given, answers, spec)
-    parts = read_usage(answers, spec)
-    judged = [image_id for ids in parts.values() for image_id in ids]
-    scored = judged if "Usage" in answers.header else None
-    scores = {"all": score_rows(predicted, true, spec, image_ids=scored)}
-    for part, ids in parts.items():
-        scores[part] = score_rows(predicted, true, spec, image_ids=ids)
+    return score_tables(read_table(submission), read_truth(solution, spec), spec)
+
+
+def score_tables(given: Table, truth: Truth, spec: TaskSpec) -> dict[str, Score]:
+    """Score rows that are already read, as `score_files` does."""
+    predicted = rows_by_image(given, spec, sizes=truth.sizes)
+    _check_keys(given, truth, spec)
+    judged = [image_id for ids in truth.parts.values() for image_id in ids]
+    scored = judged if truth.parts else None
+    scores = {"all": score_rows(predicted, truth.labels, spec, image_ids=scored)}
+    for part, ids in truth.parts.items():
+        if ids:
+            scores[part] = score_rows(predicted, truth.labels, spec, image_ids=ids)
     return scores
 
 
-def read_sizes(solution: Table, spec: TaskSpec) -> dict[str, tuple[int, int]]:
-    """Return {image id: (height, width)} from a solution; {} where it has no such columns."""
-    if not {"Height", "Width"} <= set(solution.header):
-        return {}
-    try:
-        heights = map(int, solution.column("Height"))
-        sizes = list(zip(heights, map(int, solution.column("Width")), strict=True))
-    except ValueError as fault:
-        raise DataError(f"{solution.path}: {fault}", hint="Height and Width are pixels.") from None
-    return dict(zip(solution.column(spec.image_column), sizes, strict=True))
-
-
-def read_usage(solution: Table, spec: TaskSpec) -> dict[str, list[str]]:
-    """Return {"Public": image ids, "Private": image ids}; {} where there is no Usage column."""
-    if "Usage" not in solution.header:
-        return {}
-    ids = solution.column(spec.image_column)
-    usage = dict(zip(ids, solution.column("Usage"), strict=True))
-    strange = sorted(set(solution.column("Usage")) - {*PARTS, IGNORED})
-    if strange:
-        raise DataError(
-            f"{solution.path}: Usage {strange}", hint="Write Public, Private or Ignored."
-        )
-    parts = {part: [i for i, used in usage.items() if used == part] for part in PARTS}
-    return {part: chosen for part, chosen in parts.items() if chosen}
-
-
-def _check_keys(submission: Table, solution: Table, spec: TaskSpec) -> None:
-    asked, given = (forms.keys(table, spec) for table in (solution, submission))
-    missing, extra = asked.keys() - given.keys(), given.keys() - asked.keys()
+def _check_keys(given: Table, truth: Truth, spec: TaskSpec) -> None:
+    asked, found = truth.keys(spec), forms.keys(given, spec)
+    missing, extra = asked.keys() - found.keys(), found.keys() - asked.keys()
     if missing or extra:
-        first = next(" class ".join(filter(None, key)) for key in sorted(missing or extra, key=str))
+        first = forms.name(min(missing or extra, key=str))
         raise DataError(
-            f"{submission.path}: {len(missing)} rows missing, {len(extra)} too many: {first} "
+            f"{given.path}: {len(missing)} rows missing, {len(extra)} too many: {first} "
             f"{'is missing' if missing else 'is not asked for'}",
             hint="Write exactly the rows of sample_submission.csv.",
         )
