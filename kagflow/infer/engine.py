@@ -20,7 +20,7 @@ from kagflow.infer.decode import Item, Sources, decode
 from kagflow.infer.forward import forward
 from kagflow.infer.governor import Governor
 from kagflow.infer.image import resize_probs
-from kagflow.infer.lane import Lane, Loaded, OnLoss
+from kagflow.infer.lane import Lane, Loaded, OnLoad, OnLoss
 from kagflow.infer.lanes import Lanes
 from kagflow.infer.members import Member, load_member, members_from_config
 from kagflow.infer.pipeline import Batcher, background
@@ -43,8 +43,9 @@ class Settings:
 
     `device` may name several, "cuda:0,cuda:1": each gets every other batch. `ahead` batches are
     decoded and finished ahead; `keep_probs` keeps what the rules saw. A `governor` decides which
-    segmenters a batch gets, all of them without one. Where `on_loss(name, error)` is given, a
-    member that fails is left out and told to it, unless no other can answer.
+    segmenters a batch gets, all of them without one. `on_load(member, modules, device)` may raise.
+    Where `on_loss(name, error)` is given, a member that fails is left out and told to it, unless
+    no other can answer.
     """
 
     device: str = "cpu"
@@ -53,6 +54,7 @@ class Settings:
     ahead: int = 2
     keep_probs: bool = False
     governor: Governor | None = None
+    on_load: OnLoad | None = None
     on_loss: OnLoss | None = None
 
     @property
@@ -153,7 +155,13 @@ class _Ensemble:
         self.views = [len(one.tta) for one in members if one.predicts == "mask"]
         needed = "mask" if spec.kind == "segmentation" else "label"
         self.lanes = [
-            Lane(device, settings.precision, needed=needed, on_loss=settings.on_loss)
+            Lane(
+                device,
+                settings.precision,
+                needed=needed,
+                on_load=settings.on_load,
+                on_loss=settings.on_loss,
+            )
             for device in settings.devices
         ]
         for lane in self.lanes:

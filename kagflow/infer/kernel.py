@@ -2,26 +2,30 @@
 
 Strict on save: a failure removes submission.csv and is raised, so that nothing half-right can be
 submitted. Forgiving in the rerun, whose log nobody sees and whose failure scores nothing: a valid
-all-empty file comes first, better ones replace it, and a failure keeps the best.
+all-empty file comes first, better ones replace it, a member that fails is left out, and a failure
+of all keeps the best file. In both a governor sees to it that the images are done in time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from kagflow.durable import write_json
 from kagflow.errors import DataError
+from kagflow.infer import devices, parity
 from kagflow.infer.engine import Settings, predict
-from kagflow.infer.members import members_from_config
+from kagflow.infer.governor import SHARE, Governor, plans
+from kagflow.infer.members import Member, members_from_config
 from kagflow.task.spec import TaskSpec
 from kagflow.task.submission import Writer, expected_keys
 from kagflow.task.table import read_table
@@ -29,52 +33,178 @@ from kagflow.task.table import read_table
 SUBMISSION = "submission.csv"
 REPORT = "kagflow-report.json"
 MARKS = 10
+# So many images prove a save whose output Kaggle does not score.
+PROOF = 16
 
 
 @dataclass
 class Report:
-    """What a run did: counts, seconds on the wall clock, and what went wrong."""
+    """What a run did: counts, seconds on the wall clock, what was shed and what went wrong.
+
+    `shed` counts images by the views that each segmenter still gave ("2+1+0"), `late` those that
+    nobody had time for; `lost` are members that were left out; `skipped` images of a save whose
+    rerun will predict them.
+    """
 
     mode: str
-    device: str
+    device: str = ""
     images: int = 0
     predicted: int = 0
     nonempty: int = 0
+    skipped: int = 0
+    late: int = 0
     seconds: float = 0.0
     load_seconds: float = 0.0
     seconds_per_image: float | None = None
+    parity: list[str] = field(default_factory=list)
+    shed: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     error: str = ""
 
 
-def main(pack: Path, competition_input: Path, working: Path, *, rerun: bool) -> None:
+def main(
+    pack: Path, competition_input: Path, working: Path, *, rerun: bool, boot: float | None = None
+) -> None:
     """Predict the competition's test images and write submission.csv and kagflow-report.json.
 
+    `boot` is the time.monotonic() at which the container started, now where it is not known.
     Raises whatever went wrong on save; in a rerun returns with the best valid file in place.
     """
     config = json.loads((pack / "config.json").read_text(encoding="utf-8"))
-    run(config, pack, competition_input, working, rerun=rerun)
+    began = time.monotonic() if boot is None else boot
+    Run(config, pack, competition_input, working, rerun=rerun, boot=began).all()
 
 
-def run(
-    config: Mapping[str, Any], pack: Path, competition_input: Path, working: Path, *, rerun: bool
-) -> Report:
-    """Do what `main` does with the pack's config already read; return the report."""
-    device = str(config.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
-    report = Report("rerun" if rerun else "save", device)
-    submission = working / SUBMISSION
-    try:
-        _predict_all(config, pack, competition_input, submission, report)
-    except Exception as error:
-        report.error = f"{type(error).__name__}: {error}"
-        print(traceback.format_exc(), file=sys.stderr, flush=True)
-        if not rerun:
-            submission.unlink(missing_ok=True)
-            raise
-        _say(f"failed, keeping what is written ({report.predicted} of {report.images} images)")
-    finally:
-        write_json(working / REPORT, asdict(report))
-    return report
+class Run:
+    """A run under way."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        pack: Path,
+        competition_input: Path,
+        working: Path,
+        *,
+        rerun: bool,
+        boot: float,
+    ) -> None:
+        self.config, self.pack, self.input, self.working = config, pack, competition_input, working
+        self.rerun, self.boot = rerun, boot
+        self.report = Report("rerun" if rerun else "save")
+
+    def all(self) -> Report:
+        """Predict everything; return the report, which is written too."""
+        submission = self.working / SUBMISSION
+        try:
+            self._predict(submission)
+        except Exception as error:
+            self.report.error = f"{type(error).__name__}: {error}"
+            print(traceback.format_exc(), file=sys.stderr, flush=True)
+            if not self.rerun:
+                submission.unlink(missing_ok=True)
+                raise
+            done, total = self.report.predicted, self.report.images
+            _say(f"failed, keeping what is written ({done} of {total} images)")
+        finally:
+            write_json(self.working / REPORT, asdict(self.report))
+        return self.report
+
+    def _predict(self, submission: Path) -> None:
+        """Fill report and submission; what is predicted before a failure in a rerun is kept."""
+        began, report = time.perf_counter(), self.report
+        spec = TaskSpec.from_dict(self.config["task"])
+        writer = Writer(submission, spec, self.input / spec.sample_submission)
+        if self.rerun:
+            writer.close()
+        try:
+            for done in self._predictions(writer):
+                report.predicted = done
+                report.seconds = round(time.perf_counter() - began, 3)
+                if done == 1:
+                    report.load_seconds = report.seconds
+                if _is_mark(done, report.images):
+                    _say(f"{done} of {report.images} images, {report.seconds:.1f} s")
+                    if self.rerun:
+                        writer.close()
+        finally:
+            if report.predicted:
+                report.seconds_per_image = round(report.seconds / report.predicted, 5)
+            if self.rerun:
+                writer.close()
+        if not self.rerun:
+            writer.close()
+
+    def _predictions(self, writer: Writer) -> Iterator[int]:
+        """Predict into the writer; yield the number of images that are done."""
+        report = self.report
+        members, rules, spec = members_from_config(self.config, self.pack)
+        report.device = devices.choose(self.config.get("device"), forgiving=self.rerun)
+        files = self._files(spec)
+        governor = self._governor(members, len(files))
+        settings = self._settings(governor)
+        _say(f"{len(files)} images, {len(members)} members on {report.device}, {report.mode} mode")
+        for done, found in enumerate(predict(members, rules, spec, files, settings=settings), 1):
+            writer.add(found.image_id, found.rows)
+            report.nonempty += bool(found.rows)
+            report.late += found.late
+            if found.fault:
+                report.faults[found.image_id] = found.fault
+                _say(f"{found.image_id}: empty row, {found.fault}")
+            yield done
+        report.shed = dict(governor.story())
+        if report.shed or report.late:
+            _say(f"time was short: shed {report.shed}, {report.late} images left empty")
+
+    def _files(self, spec: TaskSpec) -> list[tuple[str, Path]]:
+        """Return (id, file) of the images to predict: a few on a save that is not scored."""
+        sample = read_table(self.input / spec.sample_submission)
+        ids = dict.fromkeys(image_id for image_id, _ in expected_keys(sample, spec))
+        files = find_images(self.input / spec.test_images, iter(ids))
+        self.report.images = len(files)
+        if not self.rerun and self.config.get("rerun") == "hidden":
+            self.report.skipped = max(len(files) - PROOF, 0)
+            files = files[:PROOF]
+        return files
+
+    def _governor(self, members: Sequence[Member], images: int) -> Governor:
+        """Return what keeps the run within its share of the competition's limit."""
+        segmenters = [member for member in members if member.predicts == "mask"]
+        limits = self.config.get("limits") or {}
+        minutes = float(limits.get("inference_minutes") or "inf")
+        # An ensemble lists its members by worth per second: the last is the first to go.
+        order = list(range(len(segmenters)))[::-1]
+        return Governor(
+            images,
+            self.boot + SHARE * 60 * minutes,
+            plans([len(member.tta) for member in segmenters], order),
+            lanes=len(self.report.device.split(",")),
+        )
+
+    def _settings(self, governor: Governor) -> Settings:
+        return Settings(
+            device=self.report.device,
+            batch=int(self.config.get("batch") or 8),
+            precision=str(self.config.get("precision") or "auto"),
+            governor=governor,
+            on_load=self._check_parity,
+            on_loss=self._lose if self.rerun else None,
+        )
+
+    def _check_parity(self, member: Member, modules: Sequence[nn.Module], device: str) -> None:
+        """Compare a loaded member with its stored answers; a rehearsal may look at fewer."""
+        count = int(os.environ.get("KAGFLOW_PARITY") or parity.IMAGES)
+        stored = parity.read(self.pack, count)
+        if stored is None:
+            return
+        half = device.startswith("cuda") and self.config.get("precision") != "fp32"
+        said = stored.check(member, modules, device, half=half)
+        self.report.parity.append(said)
+        _say(said)
+
+    def _lose(self, name: str, error: Exception) -> None:
+        self.report.lost[name] = f"{type(error).__name__}: {error}"
+        _say(f"going on without {name}: {error}")
 
 
 def find_images(folder: Path, image_ids: Iterator[str]) -> list[tuple[str, Path]]:
@@ -92,68 +222,6 @@ def find_images(folder: Path, image_ids: Iterator[str]) -> list[tuple[str, Path]
             hint="check test_images and image_column in competition.yaml",
         )
     return pairs
-
-
-def _predict_all(
-    config: Mapping[str, Any],
-    pack: Path,
-    competition_input: Path,
-    submission: Path,
-    report: Report,
-) -> None:
-    """Fill `report` and the submission; what is predicted before a failure in a rerun is kept."""
-    began = time.perf_counter()
-    spec = TaskSpec.from_dict(config["task"])
-    writer = Writer(submission, spec, competition_input / spec.sample_submission)
-    rerun = report.mode == "rerun"
-    if rerun:
-        writer.close()
-    try:
-        for done in _predictions(config, pack, competition_input, writer, report):
-            report.predicted = done
-            report.seconds = round(time.perf_counter() - began, 3)
-            if done == 1:
-                report.load_seconds = report.seconds
-            if _is_mark(done, report.images):
-                _say(f"{done} of {report.images} images, {report.seconds:.1f} s")
-                if rerun:
-                    writer.close()
-    finally:
-        if report.predicted:
-            report.seconds_per_image = round(report.seconds / report.predicted, 5)
-        if rerun:
-            writer.close()
-    if not rerun:
-        writer.close()
-
-
-def _predictions(
-    config: Mapping[str, Any],
-    pack: Path,
-    competition_input: Path,
-    writer: Writer,
-    report: Report,
-) -> Iterator[int]:
-    """Predict into the writer; yield the number of images that are done."""
-    members, rules, spec = members_from_config(config, pack)
-    sample = read_table(competition_input / spec.sample_submission)
-    ids = dict.fromkeys(image_id for image_id, _ in expected_keys(sample, spec))
-    files = find_images(competition_input / spec.test_images, iter(ids))
-    report.images = len(files)
-    settings = Settings(
-        device=report.device,
-        batch=int(config.get("batch") or 8),
-        precision=str(config.get("precision") or "auto"),
-    )
-    _say(f"{len(files)} images, {len(members)} members on {report.device}, {report.mode} mode")
-    found = predict(members, rules, spec, files, settings=settings)
-    for done, prediction in enumerate(found, 1):
-        writer.add(prediction.image_id, prediction.rows)
-        report.nonempty += bool(prediction.rows)
-        if prediction.fault:
-            report.faults[prediction.image_id] = prediction.fault
-            _say(f"{prediction.image_id}: empty row, {prediction.fault}")
-        yield done
 
 
 def _is_mark(done: int, total: int) -> bool:

@@ -20,6 +20,8 @@ from kagflow.infer.members import Member, load_member
 Float = NDArray[np.float32]
 # What a member did not live through, by its name.
 OnLoss = Callable[[str, Exception], None]
+# Raises where the modules of a member, on a device, are not what they should be.
+OnLoad = Callable[[Member, Sequence[nn.Module], str], None]
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Took:
 class Lane:
     """Members on one device. One thread at a time may use it.
 
-    Where `on_loss` is given, a member that cannot be loaded or fails is left out from then on,
-    unless it is the last that predicts what is `needed`.
+    Where `on_loss` is given, a member that cannot be loaded, that `on_load` raises for, or that
+    fails is left out from then on, unless it is the last that predicts what is `needed`.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Lane:
         precision: str = "auto",
         *,
         needed: str = "mask",
+        on_load: OnLoad | None = None,
         on_loss: OnLoss | None = None,
     ) -> None:
         self.device, self.precision = device, precision
-        self._needed, self._on_loss = needed, on_loss
+        self._needed, self._on_load, self._on_loss = needed, on_load, on_loss
         self._alive: Counter[str] = Counter()
         self.gates: dict[int, Loaded] = {}
         self.segmenters: dict[int, Loaded] = {}
@@ -69,6 +72,8 @@ class Lane:
             number = next(numbers[member.predicts])
             try:
                 modules = load_member(member, classes, self.device)
+                if self._on_load is not None:
+                    self._on_load(member, modules, self.device)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others may do without
                 self._lose(member, error)
                 continue

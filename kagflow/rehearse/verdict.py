@@ -56,7 +56,7 @@ def judge(result: SandboxResult, working: Path, task: TaskSpec, trial: Trial) ->
         peak = result.peak_bytes / 2**30
         return Failure(COMPUTE, f"memory passed the limit at {peak:.1f} GiB")
     if result.returncode:
-        return Failure(THREW, explain(result.log) or f"exit status {result.returncode}")
+        return _named(explain(result.log) or f"exit status {result.returncode}")
     if not (working / SUBMISSION).is_file():
         return Failure(NO_CSV, explain(result.log) or f"the kernel left no {SUBMISSION}")
     faults = check_submission(working / SUBMISSION, task, trial.sample(task), trial.sizes)
@@ -94,9 +94,13 @@ def _hidden_failure(
 ) -> Failure | None:
     if not report:
         text = explain(log) or f"the kernel wrote no {REPORT}: it ended before it could predict"
-        return Failure(THREW, text)
+        return _named(text)
     if report.get("error"):
         return Failure(THREW, _advise(str(report["error"])))
+    for name, what in report.get("lost", {}).items():
+        return Failure(THREW, f"member {name} had to be left out: {_advise(what)}")
+    if report.get("late"):
+        return Failure(TIMEOUT, f"{report['late']} images were left empty for want of time")
     unexpected = {k: v for k, v in report.get("faults", {}).items() if k not in trial.corrupt}
     if unexpected:
         image_id, what = next(iter(unexpected.items()))
@@ -104,9 +108,16 @@ def _hidden_failure(
             THREW, f"{len(unexpected)} images could not be predicted; {image_id}: {what}"
         )
     predicted = int(report.get("predicted", report.get("images", 0)))
-    if predicted != trial.images:
+    if predicted + int(report.get("skipped", 0)) != trial.images:
         return Failure(THREW, f"{predicted} of {trial.images} images were predicted")
     return None
+
+
+def _named(text: str) -> Failure:
+    """Return a failure under the name that goes with what the kernel said of itself."""
+    words = {"no time:": TIMEOUT, "out of memory:": COMPUTE}
+    name = next((name for start, name in words.items() if text.startswith(start)), THREW)
+    return Failure(name, text)
 
 
 def _advise(text: str) -> str:

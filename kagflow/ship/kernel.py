@@ -20,6 +20,8 @@ METADATA = "kernel-metadata.json"
 MAX_BYTES = 1 << 20
 # As the API writes a session without an accelerator.
 NO_ACCELERATOR = "None"
+# Where the competition's limits are not told: what most code competitions give.
+UNKNOWN_MINUTES, UNKNOWN_GB = 540.0, 29.0
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,15 @@ def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
     """
     _check(spec)
     made = read_pack(pack)
-    task = json.loads((pack / CONFIG).read_text())["task"]
+    config = json.loads((pack / CONFIG).read_text())
+    limits = config.get("limits") or {}
     values = {
         "pack": made.hash,
         "python": made.manifest["python"],
         "competition": spec.competition_slug,
-        "task": _task_facts(task),
+        "task": _task_facts(config["task"]),
+        "minutes": float(limits.get("inference_minutes") or UNKNOWN_MINUTES),
+        "memory_gb": float(limits.get("memory_gb") or UNKNOWN_GB),
     }
     text = render(f"kernel/{SCRIPT}.j2", values)
     if len(text.encode()) >= MAX_BYTES:

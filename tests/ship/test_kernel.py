@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import runpy
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -38,7 +40,7 @@ EMPTY = SAMPLE.replace(",1 1,", ",,")
 # Stands in for kagflow.infer.kernel; "weights.bin" holds what it is told to do.
 MAIN = b"""
 import os
-def main(pack, competition_input, working, *, rerun):
+def main(pack, competition_input, working, *, rerun, boot):
     target = working / "submission.csv"
     text = (competition_input / "sample_submission.csv").read_text()
     what = (pack / "weights.bin").read_text()
@@ -52,6 +54,18 @@ def main(pack, competition_input, working, *, rerun):
         raise RuntimeError("the fifth image")
     if what == "exit":
         raise SystemExit(3)
+    if what in ("hang", "swell", "crash"):
+        # The first half is done when it happens.
+        target.write_text(text.replace(",1 1,1", ",2 2,1").replace(",1 1,2", ",,2"))
+    if what == "hang":
+        import subprocess, sys
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+        while True:
+            pass
+    if what == "swell":
+        kept = [bytearray(b"x" * 2**20) for _ in range(10**6)]
+    if what == "crash":
+        os.kill(os.getpid(), 11)
     if what == "environment":
         print("OFFLINE", os.environ["HF_HUB_OFFLINE"], rerun)
         target.write_text(text)
@@ -96,7 +110,13 @@ def room(tmp_path: Path, bare: Path) -> Room:
 
 
 def furnish(
-    root: Path, bare: Path, *, layout: str = "nested", what: str = "good", **facts: object
+    root: Path,
+    bare: Path,
+    *,
+    layout: str = "nested",
+    what: str = "good",
+    limits: dict[str, float] | None = None,
+    **facts: object,
 ) -> Room:
     """Lay out competition, pack and kernel; `facts` change the manifest."""
     nested = layout == "nested"
@@ -107,7 +127,7 @@ def furnish(
     pack = inputs / ("datasets/me/rolls-pack" if nested else "rolls-pack")
     pack.mkdir(parents=True)
     (pack / "weights.bin").write_text(what)
-    durable.write_json(pack / "config.json", {"task": TASK.to_dict()})
+    durable.write_json(pack / "config.json", {"task": TASK.to_dict(), "limits": limits or {}})
     info = "kagflow_runtime-1.dist-info"
     files = {
         "kagflow/__init__.py": b"",
@@ -218,6 +238,58 @@ def test_a_bad_prediction_is_fatal_on_save_and_empty_in_a_rerun(
     assert not room.submission.exists()
     code, log = room.run(rerun=True)
     assert (code, room.submission.read_text()) == (0, EMPTY), log
+
+
+BAD_ENDS = {
+    "hang": ({"inference_minutes": 0.05}, "no time: 95% of 0.05 minutes are over"),
+    "swell": ({"memory_gb": 0.2}, "out of memory: more than 0.2 GiB"),
+    "crash": ({}, "the prediction ended with status -11"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_ENDS)
+def test_a_prediction_that_hangs_swells_or_crashes_is_ended(
+    tmp_path: Path, bare: Path, what: str
+) -> None:
+    limits, said = BAD_ENDS[what]
+    room = furnish(tmp_path, bare, what=what, limits=limits)
+    code, log = room.run()
+    assert code == 1
+    assert said in log.splitlines()[-1]
+    assert not room.submission.exists()
+    code, log = room.run(rerun=True)
+    assert code == 0, log
+    assert said in log
+    assert room.submission.read_text() == SAMPLE.replace(",1 1,1", ",2 2,1").replace(
+        ",1 1,2", ",,2"
+    )
+
+
+def test_what_a_hung_prediction_started_is_ended_too(tmp_path: Path, bare: Path) -> None:
+    limits, _ = BAD_ENDS["hang"]
+    room = furnish(tmp_path, bare, what="hang", limits=limits)
+    room.run(rerun=True)
+    mark = str(tmp_path).encode()
+    sleeping = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / "environ").read_bytes():
+                sleeping.append((folder / "cmdline").read_bytes())
+    assert sleeping == []
+
+
+def test_the_clock_starts_with_the_container(room: Room) -> None:
+    script = runpy.run_path(str(room.root / "kernel" / "kernel.py"), run_name="looked at")
+    assert 0 <= script["START"] - script["BOOT"] <= script["LONGEST_BOOT_S"]
+    with pytest.MonkeyPatch.context() as patch:
+        # Process 1 began 42 s ago, as it does in a container.
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        ticks = int((now - 42) * os.sysconf("SC_CLK_TCK"))
+        fields = " ".join(["S", *["0"] * 18, str(ticks), "0"])
+        patch.setattr(Path, "read_text", lambda _path: f"1 (a) odd) name) {fields}")
+        assert script["START"] - script["boot"]() == pytest.approx(42, abs=2)
+        patch.setattr(Path, "read_text", lambda _path: "no stat")
+        assert script["boot"]() == script["START"]
 
 
 def test_a_stale_dataset_is_named(room: Room) -> None:
