@@ -17,6 +17,7 @@ from kagflow.cli.competitions import Known
 from kagflow.cli.jobs import Job
 from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
 from kagflow.cli.sweep import Outcome
+from kagflow.errors import UsageError
 from kagflow.workspace import user_state
 
 # What a budget must leave for a training to begin: to read its data and take a step.
@@ -30,6 +31,7 @@ class How:
     device: str = "auto"
     force: bool = False
     until: float | None = None
+    tensorboard: bool = False
 
     def spent(self) -> bool:
         """Tell whether a budget leaves no time to begin anything."""
@@ -49,7 +51,8 @@ def command(
 ) -> None:
     """Train: fold=0 (or 0,1 or all), recipe=NAME, any recipe key; commas sweep.
 
-    Not of the recipe: budget=8h stops in time, on_done="COMMAND" runs a command at the end.
+    Not of the recipe: budget=8h stops in time, on_done="COMMAND" runs a command at the end,
+    tensorboard=true writes TensorBoard's files beside metrics.jsonl.
     """
     began = time.monotonic()
     session = open_session(context)
@@ -58,7 +61,8 @@ def command(
     with notify.on_done(session, known, said.overrides.pop("on_done", None)) as done:
         budget = said.overrides.pop("budget", None)
         until = None if budget is None else began + words.seconds(budget)
-        how = How(device=device, force=force_resume, until=until)
+        board = _tensorboard(said.overrides.pop("tensorboard", "false"))
+        how = How(device=device, force=force_resume, until=until, tensorboard=board)
         planned = jobs.plan(session, known, said.overrides)
         outcome = sweep.run(planned, lambda job: train(session, known, job, how), spent=how.spent)
         done.value = report(session, outcome, again=session.command(_typed(given or [], how)))
@@ -73,6 +77,7 @@ def command(
 def train(session: Session, known: Known, job: Job, how: How | None = None) -> dict[str, Any]:
     """Train one job, or say that it is already finished; return its run.json."""
     from kagflow.learn import job as learn_job
+    from kagflow.learn.events import Events
     from kagflow.learn.outcome import oof_line
     from kagflow.learn.train import train as train_one
 
@@ -91,9 +96,13 @@ def train(session: Session, known: Known, job: Job, how: How | None = None) -> d
     with (
         _ledger(session, known, job, how.device),
         Board(session.out, job.label, known.config.classes) as board,
+        contextlib.ExitStack() as stack,
     ):
-        result = train_one(wanted, board)
-    if result.fresh and result.remaining is None:
+        events = Events(job.folder, known.config.classes) if how.tensorboard else None
+        if events is not None:
+            stack.callback(events.close)
+        result = train_one(wanted, board, events)
+    if result.fresh and result.score is not None:
         session.out.say(oof_line(job.folder))
     return {"run": job.run, "fold": job.fold, **result.summary()}
 
@@ -143,6 +152,20 @@ def report(session: Session, outcome: Outcome, *, again: str) -> dict[str, Any]:
         for one in outcome.failed:
             session.out.warn(f"{one.job.label}: {one.error} {one.hint}")
     return value
+
+
+def _tensorboard(text: str) -> bool:
+    from kagflow.config import parse_value
+
+    wanted = parse_value(text)
+    if not isinstance(wanted, bool):
+        raise UsageError(f"tensorboard={text}", hint="tensorboard=true or tensorboard=false")
+    if wanted:
+        from kagflow.learn.events import find_writer
+
+        # Before anything begins: a sweep would note it once for every run.
+        find_writer()
+    return wanted
 
 
 def _paused(one: dict[str, Any]) -> str:

@@ -89,10 +89,8 @@ def result(run_dir: Path, *, fresh: bool = True, resumed: int | None = None) -> 
 
 
 def oof_line(run_dir: Path) -> str:
-    """Say in one line what the fold's out-of-fold predictions are worth, "" without any."""
+    """Say in one line what a finished fold's out-of-fold predictions are worth."""
     run = json.loads((run_dir / "run.json").read_text())
-    if run["score"] is None:
-        return ""
     where = "" if run["nonempty"] is None else f", {run['nonempty']:.4f} where something is true"
     each = " ".join(f"{value:.4f}" for value in run["per_class"])
     return (
