@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagflow.cli import competitions, ensemble
+from kagflow.cli import competitions, ensemble, parity
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.errors import RefusedError
@@ -56,7 +56,7 @@ def command(
 def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> Packed:
     """Return the pack of an ensemble, made where it is missing."""
     from kagflow.fingerprint import load_snapshot
-    from kagflow.ship.pack import build_pack
+    from kagflow.ship.pack import PARITY, build_pack
 
     competitions.manifest(session.workspace, known)
     value = ensemble.ensure(session, known, name=name)
@@ -65,7 +65,9 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
             f"ensemble '{name}' was made under profile {value['profile']}",
             hint=f"kagflow ensemble --profile {session.workspace.profile}",
         )
-    weights = export(session, value) | assets(session, value)
+    exported = export(session, value)
+    answers = {PARITY: parity.make(session, known, value, exported)}
+    weights = exported | assets(session, value) | answers
     pack = build_pack(
         session.workspace.packs(known.name),
         weights=weights,

@@ -127,6 +127,8 @@ def environment(interpreter: Interpreter, *, rerun: bool) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         # Tells the kernel that another Python than Kaggle's is a fact to print, not a failure.
         "KAGFLOW_REHEARSAL": "1",
+        # Two stored answers prove as much as eight here, in a fraction of the time.
+        "KAGFLOW_PARITY": "2",
     }
     if rerun:
         variables["KAGGLE_IS_COMPETITION_RERUN"] = "1"

@@ -23,6 +23,8 @@ from kagflow.ship.wheels import missing_wheels, own_shelf
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
+# Stored answers, which no member names: kagflow.infer.parity.
+PARITY = "parity.safetensors"
 # Kaggle takes other letters at first and fails the version later (kaggle-cli 430, 524).
 FLAT_NAME = re.compile(r"[A-Za-z0-9._+-]+")
 
@@ -119,8 +121,9 @@ def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> M
         for member in config.get("members", [])
         for file in [*member["weights"], *member.get("assets", {}).values()]
     }
-    if named != set(weights):
-        odd = ", ".join(sorted(named ^ set(weights)))
+    given = set(weights) - {PARITY}
+    if named != given:
+        odd = ", ".join(sorted(named ^ given))
         raise DataError(f"weights and members of the pack do not name the same files: {odd}")
     return config
 
