@@ -19,8 +19,9 @@ from kagflow.learn.job import FoldData, Job, pair
 from kagflow.learn.loop import Plan
 from kagflow.learn.losses import LOSSES
 from kagflow.learn.optimiser import SCHEDULES, build_optimiser
+from kagflow.learn.past import Past, build_sampler
 from kagflow.learn.pretrained import start_model
-from kagflow.learn.sampler import SAMPLERS, draws
+from kagflow.learn.sampler import draws
 from kagflow.learn.state import State
 from kagflow.learn.step import build_scaler, precision
 from kagflow.naming import FULL
@@ -46,7 +47,7 @@ def prepare(
     )
     # Channels last is what tensor cores want; on a CPU it measured 1.3 to 1.5 times as fast.
     model = ranks.share_statistics(model).to(device).to(memory_format=torch.channels_last)
-    plan = _plan(job, data, device, ranks)
+    plan = _plan(job, data, device, ranks, progress)
     loss = plan.loss if isinstance(plan.loss, nn.Module) else None
     optimiser = build_optimiser(model, recipe["optimiser"], loss)
     schedule = build(recipe["schedule"], SCHEDULES, optimiser=optimiser, steps=plan.steps)
@@ -55,7 +56,7 @@ def prepare(
     return State(model, ema, optimiser, schedule, scaler, loss=loss, forward=forward), plan
 
 
-def _plan(job: Job, data: FoldData, device: torch.device, ranks: Ranks) -> Plan:
+def _plan(job: Job, data: FoldData, device: torch.device, ranks: Ranks, progress: Progress) -> Plan:
     recipe, labels = job.recipe, data.labels[data.train]
     samples = recipe["samples"] or len(labels)
     crop = pair(recipe["crop"])
@@ -69,7 +70,7 @@ def _plan(job: Job, data: FoldData, device: torch.device, ranks: Ranks) -> Plan:
     )
     draw = partial(
         draws,
-        build(recipe["sampler"], SAMPLERS),
+        ranks.in_turn(lambda: build_sampler(recipe["sampler"], Past.of(job, data, progress))),
         labels,
         samples=samples,
         epochs=recipe["epochs"],

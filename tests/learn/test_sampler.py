@@ -83,3 +83,25 @@ def test_built_by_name_with_faults_named():
     assert build({"target": "balanced", "kwargs": {"start": 0.5}}, SAMPLERS).start == 0.5
     with pytest.raises(UsageError, match="begin"):
         build({"target": "balanced", "kwargs": {"begin": 0.5}}, SAMPLERS)
+
+
+def test_the_last_epochs_may_see_the_true_share_of_defects():
+    labels = labels_of(100, 20, clean=880)
+
+    def share(epoch, epochs=9):
+        sampler = Balanced(natural=1 / 3)
+        chosen = epoch_of(sampler, labels, samples=1000, epoch=epoch, epochs=epochs)
+        return labels[chosen].any(axis=1).mean()
+
+    assert [share(epoch) for epoch in (6, 7, 8)] == [0.12] * 3
+    # The share has fallen all the way by then: .8 to .4 over the first two thirds.
+    assert share(0) == pytest.approx(0.8)
+    assert share(4) == pytest.approx(0.8 - 0.4 * 0.5 / (2 / 3))
+    assert share(5) == pytest.approx(0.8 - 0.4 * 0.625 / (2 / 3))
+    assert len(set(epoch_of(Balanced(natural=1.0), labels, samples=1000))) == 1000
+
+
+def test_shares_outside_zero_to_one_are_faults():
+    for name in ("start", "end", "natural"):
+        with pytest.raises(UsageError, match=f"{name} is 1.5"):
+            Balanced(**{name: 1.5})
