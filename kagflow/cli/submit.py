@@ -35,6 +35,9 @@ def command(
         bool, typer.Option("--dry-run", help="Rehearse, and stop right before the effect.")
     ] = False,
     name: Annotated[str, typer.Option("--ensemble", help="Which one.")] = ensemble.DEFAULT,
+    full: Annotated[
+        bool, typer.Option("--full", help="Rehearse all images, in both mount layouts.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Submit the same pack once more.")] = False,
 ) -> None:
@@ -46,7 +49,7 @@ def command(
     packed = pack.ensure(session, known, name=name)
     plan = make_plan(known, packed, remote, again=again)
     show_plan(session, plan, packed)
-    receipt = rehearse(session, known, packed)
+    receipt = rehearse(session, known, packed, full=full)
     show_receipt(session, receipt)
     if receipt.verdict == "red":
         raise RefusedError(
@@ -107,8 +110,11 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
     session.out.table(f"submit {plan.competition}, pack {plan.pack}", ("", ""), rows)
 
 
-def rehearse(session: Session, known: Known, packed: Packed) -> Receipt:
-    """Return the receipt of this very pack, rehearsing it where there is none that passed."""
+def rehearse(session: Session, known: Known, packed: Packed, *, full: bool = False) -> Receipt:
+    """Return the receipt of this very pack, rehearsing it where there is none that passed.
+
+    A receipt that leaves images open does not answer for a `full` rehearsal.
+    """
     from kagflow.fingerprint import load_snapshot
     from kagflow.rehearse.receipt import read_receipt
     from kagflow.rehearse.rehearsal import Limits, RehearsalSpec
@@ -117,7 +123,8 @@ def rehearse(session: Session, known: Known, packed: Packed) -> Receipt:
     out = _beside(packed, "receipt.json")
     if out.is_file():
         earlier = read_receipt(out)
-        if earlier.pack == packed.pack.hash and earlier.verdict != "red":
+        enough = not (full and earlier.not_run)
+        if earlier.pack == packed.pack.hash and earlier.verdict != "red" and enough:
             session.out.say(f"this pack was rehearsed on {earlier.made}: {earlier.verdict}")
             return earlier
     generated = competitions.manifest(session.workspace, known).get("generated")
@@ -131,6 +138,7 @@ def rehearse(session: Session, known: Known, packed: Packed) -> Receipt:
         rerun_kind=rerun_kind(session, known),
         limits=Limits(limits.inference_minutes, limits.memory_gb, hidden),
         fingerprint=load_snapshot(),
+        full=full,
         notes=tuple(f"wheel {one.file.name}: {one.origin}" for one in packed.pack.wheels),
     )
     return run(spec, out, progress=session.out.progress())
@@ -158,6 +166,8 @@ def show_receipt(session: Session, receipt: Receipt) -> None:
            f"{run.images} images, {run.nonempty} with predictions, {run.seconds:.1f} s"
            + (f": {run.failure}" if run.failure else "")) for run in receipt.runs),
         ("peak memory", f"{receipt.peak_bytes / 2**30:.2f} GiB"),
+        *([("images not run", f"{receipt.not_run}: --full runs them too")]
+          if receipt.not_run else []),
     ]  # fmt: skip
     if minutes is not None:
         rows.append(

@@ -54,14 +54,25 @@ def distinct_views(members: Sequence[Member]) -> list[tuple[Any, ...]]:
     return found
 
 
-def decode(members: Sequence[Member], files: Sources) -> Iterator[Item]:
-    """Yield an item with its inputs for each of `files`, in order; the unreadable carry a fault."""
+def decode(
+    members: Sequence[Member], files: Sources, expected: tuple[int, int] | None = None
+) -> Iterator[Item]:
+    """Yield an item with its inputs for each of `files`, in order; the unreadable carry a fault.
+
+    So does an image of another (height, width) than `expected`: what was trained on one size may
+    well fail at another, and one odd image must not end a run.
+    """
     views = [(build(spec, INPUTS), size, assets) for spec, size, assets in distinct_views(members)]
     for image_id, source in files:
         try:
             image = read_grey(source) if isinstance(source, Path) else source
         except DataError as error:
             yield Item(image_id, fault=error.message)
+            continue
+        if expected is not None and image.shape != expected:
+            height, width = image.shape
+            what = f"{width}x{height} pixels where all others have {expected[1]}x{expected[0]}"
+            yield Item(image_id, fault=what)
             continue
         facts = {"image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
         inputs = [

@@ -171,7 +171,9 @@ class _Ensemble:
         """Yield predictions; the stages run beside each other with bounded queues."""
         settings = self.settings
         ahead = settings.ahead * settings.batch
-        decoded = background(decode(self.members, files), ahead=ahead)
+        height, width = self.spec.height, self.spec.width
+        expected = (height, width) if height and width else None
+        decoded = background(decode(self.members, files, expected), ahead=ahead)
         forwarded = background(self._forward(decoded), ahead=ahead)
         return background(map(self._finish, forwarded), ahead=ahead)
 

@@ -37,7 +37,8 @@ class Receipt:
     `failure` is one of the names that Kaggle gives a failed submission, `sentence` says why;
     both are "" unless the verdict is red. `projected_minutes` covers `projected_images` images
     and is measured on this machine, which is not Kaggle's, unless `calibrated`. `unproved` lists
-    what differs here from the image, `log_tail` the last lines of the failing run.
+    what differs here from the image, `log_tail` the last lines of the failing run. `not_run` is
+    the number of images of the hidden test's size that no run here reached.
     """
 
     pack: str
@@ -55,6 +56,7 @@ class Receipt:
     projected_minutes: float | None = None
     limit_minutes: float | None = None
     calibrated: bool = False
+    not_run: int = 0
     failure: str = ""
     sentence: str = ""
     warnings: tuple[str, ...] = ()

@@ -59,8 +59,9 @@ class RehearsalSpec:
     """Say what is rehearsed: a pack folder, its kernel.py, and data/<competition>.
 
     `rerun_kind` is the competition's `rerun`; under "none" the saved output is what is scored, so
-    the unseen set is run as a save. `images` is the size of the unseen set. `notes` go into the
-    receipt as they are.
+    the unseen set is run as a save. `images` is the size of the unseen set; `full` runs as many as
+    the hidden test has, and every public one, in both mount layouts. `notes` go into the receipt as
+    they are.
     """
 
     pack: Path
@@ -71,6 +72,7 @@ class RehearsalSpec:
     limits: Limits
     fingerprint: Fingerprint
     images: int | None = None
+    full: bool = False
     layer: Layer | None = None
     notes: tuple[str, ...] = field(default=())
 
@@ -93,7 +95,7 @@ def rehearse(spec: RehearsalSpec, out: Path, *, progress: Progress = QUIET) -> R
     manifest = _manifest(spec.pack)
     spec = replace(spec, layer=spec.layer or sandbox.strongest_layer())
     out.parent.mkdir(parents=True, exist_ok=True)
-    progress.start("rehearse", 3, "runs")
+    progress.start("rehearse", 5 if spec.full else 3, "runs")
     # Beside the receipt, so that images can be linked instead of copied.
     with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=out.parent) as folder:
         held = _leaks(spec, Path(folder))
@@ -114,15 +116,21 @@ def _manifest(pack: Path) -> dict[str, Any]:
 
 
 def _runs(spec: RehearsalSpec, folder: Path, progress: Progress) -> list[_Ended]:
-    count = max(spec.images or UNSEEN_IMAGES, 2)
-    first = trial.seen(spec.data, spec.task, folder / "seen", images=min(SAVE_IMAGES, count))
-    ended = [_run(spec, folder / "save", first, rerun=False, layout="nested")]
-    progress.advance()
-    if ended[0].failure is None:
-        other = trial.unseen(spec.data, spec.task, folder / "unseen", images=count)
-        rerun = spec.rerun_kind != "none"
-        ended.append(_run(spec, folder / "rerun", other, rerun=rerun, layout="flat"))
+    """Save in one layout, rerun in the other, and all swapped in a full rehearsal; stop at red."""
+    count = _hidden_images(spec) if spec.full else max(spec.images or UNSEEN_IMAGES, 2)
+    public = _public_images(spec) if spec.full else min(SAVE_IMAGES, count)
+    first = trial.seen(spec.data, spec.task, folder / "seen", images=public)
+    other = trial.unseen(spec.data, spec.task, folder / "unseen", images=count)
+    rerun = spec.rerun_kind != "none"
+    turns: list[tuple[Trial, bool, Layout]] = [(first, False, "nested"), (other, rerun, "flat")]
+    if spec.full:
+        turns += [(first, False, "flat"), (other, rerun, "nested")]
+    ended: list[_Ended] = []
+    for number, (shown, again, layout) in enumerate(turns):
+        ended.append(_run(spec, folder / f"run{number}", shown, rerun=again, layout=layout))
         progress.advance()
+        if ended[-1].failure:
+            break
     return ended
 
 
@@ -158,10 +166,16 @@ def _box(spec: RehearsalSpec, script: Path, working: Path, shown: Path) -> Sandb
         datasets={f"kagflow/{spec.task.slug[:40]}-pack": spec.pack},
         working=working,
         fingerprint=spec.fingerprint,
-        time_limit_s=min(spec.limits.inference_minutes * 60, _PATIENCE_S),
+        time_limit_s=_patience(spec),
         memory_bytes=int(spec.limits.memory_gb * 2**30),
         layer=spec.layer,
     )
+
+
+def _patience(spec: RehearsalSpec) -> float:
+    """Return the seconds that a run may take: the competition's own limit, less for few images."""
+    limit = spec.limits.inference_minutes * 60
+    return limit if spec.full else min(limit, _PATIENCE_S)
 
 
 def _leaks(spec: RehearsalSpec, folder: Path) -> dict[str, bool]:
@@ -187,7 +201,7 @@ def _receipt(
 ) -> Receipt:
     last = ended[-1]
     failure = last.failure or _leak(held)
-    images = spec.limits.hidden_images or _public_images(spec)
+    images = _hidden_images(spec)
     pace = _pace(last)
     minutes = None if pace is None else round((pace[0] + pace[1] * images) / 60, 2)
     return Receipt(
@@ -202,6 +216,7 @@ def _receipt(
         projected_images=images,
         projected_minutes=minutes,
         limit_minutes=spec.limits.inference_minutes,
+        not_run=max(images - max(one.run.images for one in ended), 0),
         failure=failure.name if failure else "",
         sentence=failure.sentence if failure else "",
         warnings=tuple(_warnings(ended, minutes, spec.limits)),
@@ -225,6 +240,10 @@ def _pace(ended: _Ended) -> tuple[float, float] | None:
     loaded = float(report.get("load_seconds") or 0.0)
     each = (float(report["seconds"]) - loaded) / (run.predicted - 1 if loaded else run.predicted)
     return max(run.seconds - each * (run.predicted - 1), 0.0), each
+
+
+def _hidden_images(spec: RehearsalSpec) -> int:
+    return spec.limits.hidden_images or _public_images(spec)
 
 
 def _public_images(spec: RehearsalSpec) -> int:

@@ -19,6 +19,7 @@ from kagflow.task.submission import expected_keys
 
 # Pixels cut off for the image of odd size: sides that no stride divides.
 _ODD = (7, 13)
+TRAPS = ("cut", "odd", "empty", "grey", "colour")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def seen(data: Path, task: TaskSpec, target: Path, *, images: int) -> Trial:
 
 
 def unseen(data: Path, task: TaskSpec, target: Path, *, images: int) -> Trial:
-    """Show a set with other names, one file that is cut short and, where sizes vary, an odd size.
+    """Show a set with other names and traps; the images are the public test's, again and again.
 
-    The images are the public test's, again and again where it is small.
+    One file is cut short, one is empty, one has an odd size, one is grey and one has colours and,
+    as PNG, an alpha channel. Where the competition's size is fixed, the odd one counts as corrupt.
     """
     source = _source(data, task)
     pairs: dict[str, Path] = {}
@@ -63,13 +65,14 @@ def unseen(data: Path, task: TaskSpec, target: Path, *, images: int) -> Trial:
         name = hashlib.sha256(f"{at} {old}".encode()).hexdigest()[:12]
         pairs[name + Path(old).suffix] = source.files[old]
     trial = _lay(data, task, target, source=source, pairs=pairs)
-    first, *rest = pairs
-    corrupt = _file(trial, task, first, pairs[first])
-    content = corrupt.read_bytes()
-    _rewrite(corrupt, content[: len(content) // 2])
-    if task.height is None and rest:
-        _make_odd(trial, _file(trial, task, rest[0], pairs[rest[0]]), rest[0])
-    return Trial(trial.folder, trial.images, trial.sizes, frozenset({first}))
+    # As many as leave most of the images whole.
+    trapped = dict(zip(TRAPS, list(pairs)[: max(1, images // 2)], strict=False))
+    for kind, image_id in trapped.items():
+        _set(trial, kind, _file(trial, task, image_id, pairs[image_id]), image_id)
+    fixed = task.height is not None
+    bad = ("cut", "empty", "odd") if fixed else ("cut", "empty")
+    corrupt = frozenset(trapped[kind] for kind in bad if kind in trapped)
+    return Trial(trial.folder, trial.images, trial.sizes, corrupt)
 
 
 def _source(data: Path, task: TaskSpec) -> _Source:
@@ -116,13 +119,25 @@ def _file(trial: Trial, task: TaskSpec, image_id: str, source: Path) -> Path:
     return trial.folder / task.test_images / (image_id if has_suffix else image_id + source.suffix)
 
 
-def _make_odd(trial: Trial, file: Path, image_id: str) -> None:
+def _set(trial: Trial, kind: str, file: Path, image_id: str) -> None:
+    """Make a trap of an image's file."""
+    if kind == "empty":
+        _rewrite(file, b"")
+        return
+    if kind == "cut":
+        content = file.read_bytes()
+        _rewrite(file, content[: len(content) // 2])
+        return
     image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
     assert image is not None  # decoded a moment ago for its size
-    height, width = max(image.shape[0] - _ODD[0], 1), max(image.shape[1] - _ODD[1], 1)
-    encoded = cv2.imencode(file.suffix, image[:height, :width])[1]
-    _rewrite(file, encoded.tobytes())
-    trial.sizes[image_id] = (height, width)
+    if kind == "odd":
+        height, width = max(image.shape[0] - _ODD[0], 1), max(image.shape[1] - _ODD[1], 1)
+        image = image[:height, :width]
+        trial.sizes[image_id] = (height, width)
+    elif kind == "colour":
+        alpha = file.suffix.lower() == ".png"
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA if alpha else cv2.COLOR_GRAY2BGR)
+    _rewrite(file, cv2.imencode(file.suffix, image)[1].tobytes())
 
 
 def _rewrite(file: Path, content: bytes) -> None:

@@ -182,6 +182,24 @@ FAULTS = {
         "memory passed the limit",
     ),
     "time": ("time.sleep(60)", "", "Notebook Timeout", "were not done in"),
+    "member": ("report['lost'] = {'unet': 'OSError: x'}", "", "Notebook Threw Exception", "unet"),
+    "late": ("report['late'] = 3", "", "Notebook Timeout", "3 images were left empty"),
+    "ended by its parent": (
+        "",
+        """
+        os.remove('kagflow-report.json')
+        print("kagflow  1.0 s  FAILED: no time: 95% of 60 minutes are over")
+        sys.exit(0 if rerun else 1)
+        """,
+        "Notebook Timeout",
+        "95% of 60 minutes",
+    ),
+    "swollen": (
+        "print('kagflow 1 s  FAILED: out of memory: more than 27.5 GiB'); sys.exit(1)",
+        "",
+        "Notebook Exceeded Allowed Compute",
+        "27.5 GiB",
+    ),
 }
 
 
@@ -219,9 +237,11 @@ def test_unseen_set_of_varying_sizes(spec, tmp_path) -> None:
     assert len(names) == made.images == 8
     assert not names & {path.name for path in before}
     assert set(made.sizes) == names
-    (corrupt,) = made.corrupt
-    whole = (made.folder / "test_images" / corrupt).read_bytes()
-    assert any(one.startswith(whole) and len(one) > len(whole) for one in before.values())
+    folder = made.folder / "test_images"
+    empty, cut = sorted(made.corrupt, key=lambda name: (folder / name).stat().st_size)
+    assert (folder / empty).read_bytes() == b""
+    half = (folder / cut).read_bytes()
+    assert any(one.startswith(half) and len(one) > len(half) for one in before.values())
     odd = [size for size in made.sizes.values() if size[1] != 60]
     assert odd == [(41 - 7, 60 - 13)]
     # The workspace's own files, which the set may share, are as they were.
@@ -236,8 +256,9 @@ def test_unseen_set_of_one_size_and_labels(tmp_path) -> None:
     rows = "".join(f"{Path(name).stem},a\n" for name in ids)
     (tmp_path / "data" / "sample_submission.csv").write_text("ImageId,Label\n" + rows)
     made = trial.unseen(tmp_path / "data", SHAPES, tmp_path / "set", images=5)
-    assert {size[1] for size in made.sizes.values()} == {60}
-    assert len(made.corrupt) == 1
+    # Two of five may be traps; in a competition of one size another size is one.
+    assert sorted(size[1] for size in made.sizes.values()) == [60 - 13, 60, 60, 60, 60]
+    assert len(made.corrupt) == 2
     # Ids without a suffix stay so; files keep theirs.
     assert all("." not in image_id for image_id in made.sizes)
     stems = {path.stem for path in image_files(made.folder / "test_images")}
@@ -245,6 +266,51 @@ def test_unseen_set_of_one_size_and_labels(tmp_path) -> None:
     sample = (made.folder / "sample_submission.csv").read_text().splitlines()
     assert sample[0] == "ImageId,Label"
     assert len(sample) == 6
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_the_unseen_set_has_grey_and_colour(tmp_path, suffix) -> None:
+    folder = tmp_path / "data" / "test_images"
+    folder.mkdir(parents=True)
+    for at in range(10):
+        picture = np.full((40, 60, 3), 20 * at, np.uint8)
+        cv2.imwrite(str(folder / f"{at}{suffix}"), picture)
+    rows = "".join(f"{at}{suffix},1,\n" for at in range(10))
+    (tmp_path / "data" / "sample_submission.csv").write_text(
+        "ImageId,ClassId,EncodedPixels\n" + rows
+    )
+    made = trial.unseen(tmp_path / "data", TASK, tmp_path / "set", images=10)
+    kinds = set()
+    for path in image_files(made.folder / "test_images"):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+        kinds.add(None if image is None else image.shape[2:])
+    assert kinds >= {(), (4,) if suffix == ".png" else (3,)}
+
+
+def test_a_full_rehearsal_runs_every_image_in_both_layouts(spec, tmp_path) -> None:
+    spec = replace(kernel(spec), full=True, limits=Limits(60, 8, hidden_images=15))
+    receipt = rehearse(spec, tmp_path / "r.json")
+    assert receipt.verdict == "yellow"
+    assert [(run.mode, run.layout, run.images) for run in receipt.runs] == [
+        ("save", "nested", 6),
+        ("rerun", "flat", 15),
+        ("save", "flat", 6),
+        ("rerun", "nested", 15),
+    ]
+    assert receipt.not_run == 0
+
+
+def test_a_fault_past_the_limited_images_is_said_to_be_open_and_found_by_full(
+    spec, tmp_path
+) -> None:
+    fault = "assert len(ids) < 14, 'the fourteenth image'"
+    spec = replace(kernel(spec, fault), limits=Limits(60, 8, hidden_images=15))
+    receipt = rehearse(spec, tmp_path / "r.json")
+    assert receipt.verdict == "yellow"
+    assert receipt.not_run == 3
+    receipt = rehearse(replace(spec, full=True), tmp_path / "full.json")
+    assert receipt.verdict == "red"
+    assert "the fourteenth image" in receipt.sentence
 
 
 def test_a_sample_that_names_absent_images_is_refused(spec, tmp_path) -> None:
