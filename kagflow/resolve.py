@@ -8,10 +8,28 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kagflow.errors import UsageError
+
+Parameters = Mapping[str, inspect.Parameter]
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a description: at which dotted `key`, `what`, and how to `mend` it.
+
+    `trace` holds the lines of the user's own code that raised.
+    """
+
+    key: str
+    what: str
+    mend: str = ""
+    trace: tuple[str, ...] = ()
 
 
 def resolve(target: str, builtins: Mapping[str, str]) -> Any:
@@ -42,21 +60,85 @@ def build(spec: Mapping[str, Any], builtins: Mapping[str, str], **extra: Any) ->
     """
     target, kwargs = str(spec["target"]), dict(spec.get("kwargs") or {})
     found = resolve(target, builtins)
-    check_arguments(target, found, {**kwargs, **extra})
+    check_arguments(target, found, kwargs, extra)
     return found(**kwargs, **extra)
 
 
-def check_arguments(target: str, found: Any, kwargs: Mapping[str, Any]) -> None:
-    """Bind keyword arguments to a callable's signature, so that a misfit names itself."""
+def check_arguments(
+    target: str, found: Any, kwargs: Mapping[str, Any], given: Collection[str] = ()
+) -> None:
+    """Bind keyword arguments, and those that kagflow gives, to a callable's signature.
+
+    Raises UsageError naming every argument that it does not take, or lacks.
+    """
+    faults = misfits(target, found, kwargs, given)
+    if faults:
+        raise UsageError("; ".join(one.what for one in faults), hint=faults[0].mend)
+
+
+def misfits(
+    target: str, found: Any, kwargs: Mapping[str, Any], given: Collection[str] = ()
+) -> list[Fault]:
+    """List what stands between a callable and a call with `kwargs` and what kagflow gives."""
+    if not callable(found):
+        what = f"'{target}' is no function or class but {type(found).__name__}"
+        return [Fault("target", what, "name a callable")]
     try:
-        signature = inspect.signature(found)
+        parameters = inspect.signature(found).parameters
     except ValueError:
-        return
+        return []
+    return [
+        *_unknown(target, parameters, kwargs, given),
+        *_missing(target, parameters, kwargs, given),
+    ]
+
+
+def takes(found: Any, argument: str) -> bool:
+    """Tell whether a callable takes a keyword argument."""
     try:
-        signature.bind(**kwargs)
-    except TypeError as error:
-        takes = ", ".join(signature.parameters)
-        raise UsageError(f"'{target}': {error}", hint=f"it takes: {takes}") from None
+        parameters = inspect.signature(found).parameters
+    except ValueError:
+        return False
+    return argument in parameters or _takes_any(parameters)
+
+
+def _unknown(
+    target: str, parameters: Parameters, kwargs: Mapping[str, Any], given: Collection[str]
+) -> Iterator[Fault]:
+    named = [one.name for one in parameters.values() if one.kind in _BY_NAME]
+    own = [name for name in named if name not in given]
+    for name in given:
+        if name not in named and not _takes_any(parameters):
+            what = f"'{target}' takes no '{name}', which kagflow gives"
+            yield Fault("target", what, f"add a parameter '{name}' to it")
+    for name in kwargs:
+        if name in given:
+            yield Fault(f"kwargs.{name}", f"kagflow itself gives '{name}'", "leave it out")
+        elif name not in named and not _takes_any(parameters):
+            what = f"'{target}' takes no '{name}'"
+            yield Fault(f"kwargs.{name}", what, _near(name, own, f"it takes: {', '.join(own)}"))
+
+
+def _missing(
+    target: str, parameters: Parameters, kwargs: Mapping[str, Any], given: Collection[str]
+) -> Iterator[Fault]:
+    for name, one in parameters.items():
+        if one.default is not one.empty or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+            continue
+        if one.kind is one.POSITIONAL_ONLY:
+            what = f"'{target}' takes '{name}' by position alone"
+            yield Fault("target", what, "let it be given by name")
+        elif name not in kwargs and name not in given:
+            yield Fault("kwargs", f"'{target}' needs '{name}'", f"add kwargs: {{{name}: ...}}")
+
+
+def _takes_any(parameters: Parameters) -> bool:
+    return any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _near(word: str, names: Collection[str], options: str) -> str:
+    near = difflib.get_close_matches(word, list(names), n=1)
+    return f"did you mean '{near[0]}'? {options}" if near else options
 
 
 def _import(name: str, target: str) -> Any:
@@ -73,6 +155,4 @@ def _import(name: str, target: str) -> Any:
 
 
 def _suggest(word: str, names: Mapping[str, str] | list[str]) -> str:
-    near = difflib.get_close_matches(word, list(names), n=1)
-    options = ", ".join(sorted(names))
-    return f"did you mean '{near[0]}'? there are: {options}" if near else f"there are: {options}"
+    return _near(word, list(names), f"there are: {', '.join(sorted(names))}")

@@ -6,7 +6,6 @@ store of the same fold is left alone, and so is everything in the others that is
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from kagflow.learn.oof import OofReader
 from kagflow.learn.sampler import SAMPLERS, Sampler
 from kagflow.naming import Fold
 from kagflow.progress import QUIET, Progress
-from kagflow.resolve import build, resolve
+from kagflow.resolve import build, resolve, takes
 from kagflow.task.folds import read_folds
 from kagflow.task.spec import TaskSpec
 
@@ -109,7 +108,6 @@ class Past:
 
 def build_sampler(spec: Mapping[str, Any], past: Past) -> Sampler:
     """Build a recipe's sampler, with `past` where its target takes it."""
-    takes = inspect.signature(resolve(str(spec["target"]), SAMPLERS)).parameters
-    extra = {"past": past} if "past" in takes else {}
+    extra = {"past": past} if takes(resolve(str(spec["target"]), SAMPLERS), "past") else {}
     sampler: Sampler = build(spec, SAMPLERS, **extra)
     return sampler

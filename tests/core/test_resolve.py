@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kagflow.errors import UsageError
-from kagflow.resolve import build, resolve
+from kagflow.resolve import build, misfits, resolve, takes
 
 NAMES = {"path": "pathlib:Path", "counter": "collections:Counter"}
 
@@ -37,8 +37,64 @@ def test_arguments_that_do_not_fit_are_named(tmp_path: Path, monkeypatch) -> Non
     assert build({"target": "own_losses:loss", "kwargs": {"alpha": 3}}, {}) == 6
     with pytest.raises(UsageError) as caught:
         build({"target": "own_losses:loss", "kwargs": {"alpha": 3, "gama": 1}}, {})
-    assert "gama" in caught.value.message
-    assert caught.value.hint == "it takes: alpha, gamma"
+    assert caught.value.message == "'own_losses:loss' takes no 'gama'"
+    assert caught.value.hint == "did you mean 'gamma'? it takes: alpha, gamma"
+    with pytest.raises(UsageError, match="kagflow itself gives 'alpha'"):
+        build({"target": "own_losses:loss", "kwargs": {"alpha": 3}}, {}, alpha=4)
+
+
+TAKEN = "it takes: alpha, beta"
+NOT_TAKEN = "'t' takes no 'classes', which kagflow gives"
+
+
+def takes_two(alpha, *, beta=2): ...
+
+
+def takes_any(alpha, **rest): ...
+
+
+@pytest.mark.parametrize(
+    ("found", "kwargs", "given", "faults"),
+    [
+        (takes_two, {"alpha": 1}, (), []),
+        (
+            takes_two,
+            {"betta": 1, "xyz": 2},
+            (),
+            [
+                ("kwargs.betta", "'t' takes no 'betta'", f"did you mean 'beta'? {TAKEN}"),
+                ("kwargs.xyz", "'t' takes no 'xyz'", TAKEN),
+                ("kwargs", "'t' needs 'alpha'", "add kwargs: {alpha: ...}"),
+            ],
+        ),
+        (takes_two, {}, ("alpha",), []),
+        (
+            takes_two,
+            {"alpha": 1},
+            ("alpha", "classes"),
+            [
+                ("target", NOT_TAKEN, "add a parameter 'classes' to it"),
+                ("kwargs.alpha", "kagflow itself gives 'alpha'", "leave it out"),
+            ],
+        ),
+        (takes_any, {"alpha": 1, "betta": 1}, ("classes",), []),
+        (3, {}, (), [("target", "'t' is no function or class but int", "name a callable")]),
+    ],
+)  # fmt: skip
+def test_every_misfit_is_told_at_once(found, kwargs, given, faults) -> None:
+    told = misfits("t", found, kwargs, given)
+    assert [(one.key, one.what, one.mend) for one in told] == faults
+
+
+def test_what_must_be_given_by_position_cannot_be_given() -> None:
+    (fault,) = misfits("t", lambda alpha, /: alpha, {})
+    assert fault.what == "'t' takes 'alpha' by position alone"
+
+
+def test_whether_it_takes_an_argument() -> None:
+    assert takes(takes_two, "beta")
+    assert takes(takes_any, "anything")
+    assert not takes(takes_two, "anything")
 
 
 def test_an_error_inside_the_users_file_is_their_own(tmp_path: Path, monkeypatch) -> None:
