@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kagflow.errors import UsageError
+from kagflow.resolve import Fault
 from kagflow.task.spec import TaskSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -160,20 +161,58 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load(path: Path, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file, lay overrides over it and validate the whole once."""
+    found, faults = examine(path, model, overrides)
+    if found is None:
+        told = [f"{one.what}, {one.mend}" if one.mend else one.what for one in faults]
+        raise UsageError(f"{path.name}: {'; '.join(told)}", hint=f"mend {path} or the override")
+    return found
+
+
+def examine(
+    path: Path, model: type[Model], overrides: Sequence[str] = ()
+) -> tuple[Model | None, list[Fault]]:
+    """Return what `load` does, or None and every fault of file and overrides.
+
+    Raises UsageError only where the file or an override cannot be read at all.
+    """
     values = read_yaml(path)
     for item in overrides:
         _set(values, item)
     try:
-        return model.model_validate(values)
+        return model.model_validate(values), []
     except ValidationError as error:
-        faults = [_fault(one, model) for one in error.errors()]
-        raise UsageError(
-            f"{path.name}: " + "; ".join(faults), hint=f"mend {path} or the override"
-        ) from None
+        return None, [_fault(one, model) for one in error.errors()]
+
+
+def key_lines(path: Path) -> dict[str, int]:
+    """Return the line of each dotted key of a YAML file; list items count as keys 0, 1, ..."""
+    lines: dict[str, int] = {}
+
+    def walk(node: yaml.Node | None, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            inner = [(key.value, key, value) for key, value in node.value]
+        else:
+            items = node.value if isinstance(node, yaml.SequenceNode) else []
+            inner = [(str(at), item, item) for at, item in enumerate(items)]
+        for name, mark, value in inner:
+            lines[f"{prefix}{name}"] = mark.start_mark.line + 1
+            walk(value, f"{prefix}{name}.")
+
+    walk(yaml.compose(path.read_text(), _Loader), "")
+    return lines
 
 
 class _Loader(yaml.SafeLoader):
-    """Read YAML 1.2 floats: PyYAML takes `1e-4` for a string."""
+    """Read YAML 1.2 floats, PyYAML takes `1e-4` for a string; refuse a key that stands twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - its form
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                what = f"key '{key.value}' stands twice"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -230,14 +269,16 @@ def _set(values: dict[str, Any], item: str) -> None:
     place[last] = parse_value(text)
 
 
-def _fault(error: Any, model: type[BaseModel]) -> str:
+def _fault(error: Any, model: type[BaseModel]) -> Fault:
     where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return Fault(where, f"'{where}' is missing")
     if error["type"] != "extra_forbidden":
-        return f"'{where}': {error['msg']} (got {error['input']!r})"
+        return Fault(where, f"'{where}': {error['msg']} (got {error['input']!r})")
     options = _fields_at(model, error["loc"][:-1])
     near = difflib.get_close_matches(str(error["loc"][-1]), options, n=1)
     advice = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(sorted(options))}"
-    return f"unknown key '{where}', {advice}"
+    return Fault(where, f"unknown key '{where}'", advice)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:

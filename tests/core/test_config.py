@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from kagflow.config import Competition, load_recipe, parse_value, read_yaml
+from kagflow.config import (
+    Competition,
+    Recipe,
+    examine,
+    key_lines,
+    load_recipe,
+    parse_value,
+    read_yaml,
+)
 from kagflow.errors import UsageError
 
 RECIPE = "model: {target: smp, kwargs: {arch: FPN, encoder: resnet18}}\noptimiser: {lr: 1e-3}\n"
@@ -78,3 +86,35 @@ def test_the_task_carries_what_the_kernel_needs() -> None:
     task = config.task()
     assert (task.slug, task.classes, task.height, task.width) == ("a-b", ("x", "y"), 4, None)
     assert task.metric == "dice"
+
+
+def test_faults_one_by_one_with_their_keys(recipe: Path) -> None:
+    found, faults = examine(recipe, Recipe, ["optimiser.lrr=1", "epochs=0"])
+    assert found is None
+    assert [(one.key, one.mend) for one in faults] == [
+        ("optimiser.lrr", "did you mean 'lr'?"), ("epochs", ""),
+    ]  # fmt: skip
+    recipe.write_text("epochs: 3\n")
+    assert examine(recipe, Recipe)[1][0].what == "'model' is missing"
+    recipe.write_text(RECIPE)
+    found, faults = examine(recipe, Recipe, ["epochs=3"])
+    assert (found.epochs, faults) == (3, [])
+
+
+def test_the_line_of_every_key(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "# first\nmodel:\n  target: smp\n  kwargs: {arch: FPN,\n    terms: [a, {b: 1}]}\n"
+    )
+    assert key_lines(path) == {
+        "model": 2, "model.target": 3, "model.kwargs": 4, "model.kwargs.arch": 4,
+        "model.kwargs.terms": 5, "model.kwargs.terms.0": 5, "model.kwargs.terms.1": 5,
+        "model.kwargs.terms.1.b": 5,
+    }  # fmt: skip
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("batch: 8\nmodel: {target: smp}\nbatch: 16\n")
+    with pytest.raises(UsageError, match="key 'batch' stands twice"):
+        read_yaml(path)
