@@ -16,7 +16,7 @@ from kagflow import durable
 from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import runtime, secrets
+from kagflow.ship import credentials, runtime, secrets
 from kagflow.ship.shelf import WheelSource
 from kagflow.ship.wheels import missing_wheels, own_shelf
 
@@ -131,6 +131,7 @@ def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> M
 def _facts(sources: Mapping[str, Path], progress: Progress) -> dict[str, dict[str, Any]]:
     progress.start("check pack", len(sources), "files")
     facts = {}
+    own = [one.secret for one in credentials.live()]
     for name, file in sorted(sources.items()):
         if not FLAT_NAME.fullmatch(name) or name == MANIFEST:
             raise DataError(
@@ -139,15 +140,15 @@ def _facts(sources: Mapping[str, Path], progress: Progress) -> dict[str, dict[st
             )
         if file.is_symlink() or not file.is_file():
             raise DataError(f"{file} is no regular file", hint="copy the file itself there")
-        _refuse_secrets(name, file)
+        _refuse_secrets(name, file, own)
         facts[name] = {"sha256": durable.sha256_file(file), "bytes": file.stat().st_size}
         progress.advance()
     progress.finish()
     return facts
 
 
-def _refuse_secrets(name: str, file: Path) -> None:
-    leaks = secrets.scan_file(file)
+def _refuse_secrets(name: str, file: Path, own: Sequence[str]) -> None:
+    leaks = secrets.scan_file(file, own)
     if leaks:
         first = leaks[0]
         inside = name + first.where.removeprefix(file.name)
