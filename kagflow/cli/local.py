@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from dataclasses import asdict
@@ -19,14 +20,14 @@ from kagflow.errors import RefusedError, UsageError
 if TYPE_CHECKING:
     from kagflow.rehearse import local_add
 
-ACTIONS = ("start", "stop", "status", "add", "reset", "url")
+ACTIONS = ("start", "stop", "status", "add", "reset", "tick", "url")
 
 
 @guarded
 def command(
     context: typer.Context,
-    action: Annotated[str, typer.Argument(help="start, stop, status, add, reset or url.")],
-    name: Annotated[str | None, typer.Argument(help="add, reset: the competition.")] = None,
+    action: Annotated[str, typer.Argument(help="start, stop, status, add, reset, tick or url.")],
+    name: Annotated[str | None, typer.Argument(help="add, reset, tick: the competition.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="add: a folder with train_images/ and train.csv.")
     ] = None,
@@ -36,6 +37,7 @@ def command(
         bool, typer.Option("--sealed", help="add: leave the private half unscored.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="reset: do not ask.")] = False,
+    refs: Annotated[str, typer.Option(help="tick: the finals, as 3,5; no others stay.")] = "",
 ) -> None:
     """Start, stop or look at the embedded Kaggle, reset it, or add a competition to it."""
     from kagflow.rehearse import local_add, server
@@ -58,6 +60,8 @@ def command(
         _add(session, name, data, local_add.Hidden(holdout, seed, sealed))
     elif action == "reset":
         _reset(session, name, yes=yes)
+    elif action == "tick":
+        _tick(session, name, refs)
     else:
         raise UsageError(f"unknown action '{action}'", hint=f"there are: {', '.join(ACTIONS)}")
 
@@ -117,6 +121,21 @@ def _add(session: Session, name: str | None, data: Path | None, hidden: local_ad
         f"{known.name}: {added.train} images to train on; hidden: {added.public} public, "
         f"{added.private} private\nnext: kagflow fetch {known.name} --profile local",
     )
+
+
+def _tick(session: Session, name: str | None, refs: str) -> None:
+    from kagflow.rehearse import finals
+    from kagflow.rehearse.store import Store
+
+    known = competitions.find(session.workspace, name)
+    if not re.fullmatch(r"(\d+(,\d+)*)?", refs):
+        raise UsageError(f"'{refs}' names no submissions", hint="--refs 3,5")
+    chosen = [int(ref) for ref in refs.split(",") if ref]
+    if len(chosen) > known.config.finals:
+        raise UsageError(f"{known.name} takes {known.config.finals} finals, not {len(chosen)}")
+    finals.select(Store(session.workspace.kaggle_store), known.config.slug, chosen)
+    told = ", ".join(map(str, chosen)) or "none"
+    session.out.result({"competition": known.name, "finals": chosen}, f"finals: {told}")
 
 
 def _reset(session: Session, name: str | None, *, yes: bool) -> None:

@@ -11,12 +11,13 @@ from filelock import FileLock
 
 from kagflow import durable
 from kagflow.errors import UsageError
-from kagflow.rehearse import server
+from kagflow.rehearse import finals, server
 from kagflow.rehearse.store import Store
 
 # A reset under way: what it says is done again from the start, by whoever opens the store next.
 MARK = "resetting.json"
 TABLES = (
+    "final",
     "submission",
     "session",
     "kernel_version",
@@ -69,6 +70,7 @@ def _forget_all(store: Store) -> None:
 
 
 def _forget_competition(store: Store, slug: str) -> None:
+    finals.select(store, slug, ())
     store.execute("DELETE FROM submission WHERE competition = ?", (slug,))
     _remove(store.competition_folder(slug))
 

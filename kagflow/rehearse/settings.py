@@ -56,6 +56,8 @@ class Settings:
     # -- when things show
     dataset_ready_s: float = 0.2  # spread over the states before READY
     submission_listed_s: float = 0.0
+    private_before_deadline: bool = True  # else private scores show after the deadline only
+    late_submissions: bool = True  # scored after the deadline, both parts at once; else refused
     status_version_honoured: bool = True  # else a status is always the newest version's
     slug_from_title: bool = True  # else a new kernel keeps the slug that the push names
 

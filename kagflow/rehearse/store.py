@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS submission (
   session INTEGER REFERENCES session, file_name TEXT NOT NULL, description TEXT NOT NULL,
   status TEXT NOT NULL, error TEXT, public TEXT, private TEXT, bytes INTEGER,
   created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS final (ref INTEGER PRIMARY KEY REFERENCES submission);
 """
 # A session's states before its end.
 OPEN = ("QUEUED", "RUNNING")

@@ -13,6 +13,7 @@ from kagglesdk.competitions.types.competition_enums import SubmissionGroup
 from kagglesdk.competitions.types.submission_status import SubmissionStatus
 
 from kagflow.rehearse.facts import CompetitionFacts
+from kagflow.rehearse.finals import selected
 from kagflow.rehearse.runner import find_output, open_session
 from kagflow.rehearse.store import now
 from kagflow.rehearse.wire import Call, Handler, WireError, make, moment, page
@@ -22,7 +23,7 @@ from kagflow.rehearse.wire_competitions import SITE, entered, known
 def create_code_submission(call: Call, request: api.ApiCreateCodeSubmissionRequest) -> Any:
     """Take a finished kernel version into the queue for scoring; refusals are 400."""
     facts = entered(call, request.competition_name, "competitions.participate")
-    if moment(facts.deadline) < datetime.fromisoformat(now()):
+    if _over(facts) and not call.store.settings.late_submissions:
         raise WireError(400, "Submission not allowed: the competition's deadline has passed")
     file_name = request.file_name or "submission.csv"
     saved = _saved_run(call, request)
@@ -98,7 +99,14 @@ def _today(db: sqlite3.Connection, slug: str, user: str) -> int:
     )
 
 
-def _submission(row: sqlite3.Row) -> api.ApiSubmission:
+def _over(facts: CompetitionFacts) -> bool:
+    return moment(facts.deadline) < datetime.fromisoformat(now())
+
+
+def _submission(call: Call, row: sqlite3.Row) -> api.ApiSubmission:
+    shown = call.store.settings.private_before_deadline or _over(
+        call.store.competition(row["competition"])
+    )
     return make(
         api.ApiSubmission,
         ref=row["ref"],
@@ -107,7 +115,7 @@ def _submission(row: sqlite3.Row) -> api.ApiSubmission:
         error_description=row["error"],
         file_name=row["file_name"],
         public_score=row["public"] or "",
-        private_score=row["private"] or "",
+        private_score=(row["private"] if shown else None) or "",
         status=SubmissionStatus[row["status"]],
         submitted_by=row["user"],
         submitted_by_ref=row["user"],
@@ -127,10 +135,13 @@ def list_submissions(call: Call, request: api.ApiListSubmissionsRequest) -> Any:
     )
     if request.group == SubmissionGroup.SUBMISSION_GROUP_SUCCESSFUL:
         rows = [row for row in rows if row["status"] == "COMPLETE"]
+    if request.group == SubmissionGroup.SUBMISSION_GROUP_SELECTED:
+        ticked = selected(call.store, facts.slug)
+        rows = [row for row in rows if row["ref"] in ticked]
     items, token = page(rows, request)
     return make(
         api.ApiListSubmissionsResponse,
-        submissions=[_submission(row) for row in items],
+        submissions=[_submission(call, row) for row in items],
         next_page_token=token,
     )
 
@@ -143,7 +154,7 @@ def get_submission(call: Call, request: api.ApiGetSubmissionRequest) -> Any:
     )
     if row is None:
         raise WireError(404, f"Submission {request.ref} not found")
-    return _submission(row)
+    return _submission(call, row)
 
 
 def _listed_until(call: Call) -> str:

@@ -133,6 +133,12 @@ class CompetitionCalls(Calls):
         items = self.pages("competitions", "list_submissions", fields, "submissions")
         return tuple(_submission(item) for item in items)
 
+    def selected(self, slug: str) -> tuple[Submission, ...]:
+        """Return the submissions that are ticked as finals; only a browser can tick."""
+        fields = {"competitionName": slug, "group": "SUBMISSION_GROUP_SELECTED"}
+        items = self.pages("competitions", "list_submissions", fields, "submissions")
+        return tuple(_submission(item) for item in items)
+
     def limits(self, slug: str) -> Limits:
         """Return how many submissions are left today (UTC)."""
         answer = self.rpc("competitions", "get_submission_limits", {"competitionName": slug})

@@ -15,7 +15,7 @@ from kagflow.rehearse.store import Store, now
 
 
 def fill(store, wait_for):
-    """One dataset, one kernel with a finished run, one submission."""
+    """One dataset, one kernel with a finished run, one submission, ticked."""
     token = start_upload(store, "a.bin", 1)
     blob_path(store, token).parent.mkdir(exist_ok=True)
     blob_path(store, token).write_bytes(b"x")
@@ -32,11 +32,13 @@ def fill(store, wait_for):
         ).lastrowid
         session = open_session(db, version, "save", {"machineShape": "NvidiaTeslaT4"}, 60)
         db.execute("UPDATE session SET status = 'COMPLETE', seconds = 10 WHERE id = ?", (session,))
-        return db.execute(
+        ref = db.execute(
             "INSERT INTO submission (competition, user, version, session, file_name, description, "
             "status, created) VALUES ('tiny-squares', 'o', ?, ?, 'f', '', 'COMPLETE', ?)",
             (version, session, now()),
         ).lastrowid
+        db.execute("INSERT INTO final VALUES (?)", (ref,))
+        return ref
 
 
 def counts(store):
@@ -56,7 +58,7 @@ def test_one_competition_is_forgotten_with_its_submissions(store, wait_for):
     fill(store, wait_for)
     reset.reset(store.path, "tiny-squares")
     assert not store.has_competition("tiny-squares")
-    assert counts(store)["submission"] == 0
+    assert counts(store)["submission"] == counts(store)["final"] == 0
     assert counts(store)["kernel_version"] == 1
 
 

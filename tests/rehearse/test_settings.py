@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kagflow.errors import DataError, RemoteError
-from kagflow.rehearse import datasets, lies, runner
+from kagflow.errors import DataError, RemoteError, UsageError
+from kagflow.rehearse import datasets, finals, lies, runner
 from kagflow.rehearse import settings as settings_file
 from kagflow.rehearse.settings import CHOICES, KEYS, Settings
 from kagflow.ship.remote import Remote
@@ -359,11 +359,44 @@ def test_a_link_may_be_dead_on_arrival(served, remote, change, tmp_path):
     assert (tmp_path / "data.zip").read_bytes() == served.store.archive(SLUG).read_bytes()
 
 
-def test_a_deadline_ends_submissions(tiny, tiny_folder, served, remote, change, wait_for):
+def test_a_deadline_may_end_submissions(tiny, tiny_folder, served, remote, change, wait_for):
     served.store.add_competition(tiny.make_facts(deadline="2020-01-01"), tiny_folder)
+    change(late_submissions=False)
     pushed = run(remote, wait_for, "too-late")
     with pytest.raises(RemoteError, match="deadline"):
         remote.submit(SLUG, pushed.ref, version=1, file="submission.csv", message="m")
+
+
+def scored(remote, wait_for, pushed, message="m"):
+    ref = remote.submit(SLUG, pushed.ref, version=1, file="submission.csv", message=message)
+    return wait_for(lambda: (one := remote.submission(ref)).status == "COMPLETE" and one)
+
+
+def test_private_scores_may_wait_for_the_deadline_and_late_ones_have_both_at_once(
+    tiny, tiny_folder, served, remote, change, wait_for
+):
+    pushed = run(remote, wait_for, "a-kernel")
+    change(private_before_deadline=False)
+    early = scored(remote, wait_for, pushed)
+    assert early.public is not None
+    assert early.private is None
+    served.store.add_competition(tiny.make_facts(deadline="2020-01-01"), tiny_folder)
+    late = scored(remote, wait_for, pushed, "late")
+    assert (late.public, late.private is None) == (early.public, False)
+    assert remote.submission(early.ref).private == late.private
+
+
+def test_finals_are_those_that_were_ticked(served, remote, change, wait_for):
+    pushed = run(remote, wait_for, "a-kernel")
+    first, second, third = (scored(remote, wait_for, pushed, str(n)).ref for n in range(3))
+    assert remote.selected(SLUG) == ()
+    finals.select(served.store, SLUG, [first, third])
+    assert sorted(one.ref for one in remote.selected(SLUG)) == [first, third]
+    finals.select(served.store, SLUG, [second])
+    assert [one.ref for one in remote.selected(SLUG)] == [second]
+    with pytest.raises(UsageError, match="no scored submission 99"):
+        finals.select(served.store, SLUG, [first, 99])
+    assert finals.selected(served.store, SLUG) == {second}
 
 
 @pytest.mark.parametrize(
