@@ -31,7 +31,7 @@ import torch
 from numpy.typing import NDArray
 from quality_train import ARENAS, Place
 
-from kagflow.config import dump_yaml, read_yaml
+from kagflow.yaml_file import dump_yaml, read_yaml
 from kagflow.infer.postprocess import ClassRule
 from kagflow.learn.evidence import Evidence, gather
 from kagflow.learn.oof import OofReader

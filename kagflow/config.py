@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kagflow.errors import UsageError
 from kagflow.resolve import Fault
 from kagflow.task.spec import TaskSpec
+from kagflow.yaml_file import parse_value, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -162,7 +163,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def load(path: Path, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file, lay overrides over it and validate the whole once."""
     found, faults = examine(path, model, overrides)
-    if found is None:
+    if faults or found is None:
         told = [f"{one.what}, {one.mend}" if one.mend else one.what for one in faults]
         raise UsageError(f"{path.name}: {'; '.join(told)}", hint=f"mend {path} or the override")
     return found
@@ -171,9 +172,10 @@ def load(path: Path, model: type[Model], overrides: Sequence[str] = ()) -> Model
 def examine(
     path: Path, model: type[Model], overrides: Sequence[str] = ()
 ) -> tuple[Model | None, list[Fault]]:
-    """Return what `load` does, or None and every fault of file and overrides.
+    """Return what `load` does, and every fault of file and overrides.
 
-    Raises UsageError only where the file or an override cannot be read at all.
+    Where there are faults the config is what remains without the faulty keys, None where that is
+    none. Raises UsageError only where the file or an override cannot be read at all.
     """
     values = read_yaml(path)
     for item in overrides:
@@ -181,78 +183,11 @@ def examine(
     try:
         return model.model_validate(values), []
     except ValidationError as error:
+        for one in error.errors():
+            _drop(values, one["loc"])
+        with suppress(ValidationError):
+            return model.model_validate(values), [_fault(one, model) for one in error.errors()]
         return None, [_fault(one, model) for one in error.errors()]
-
-
-def key_lines(path: Path) -> dict[str, int]:
-    """Return the line of each dotted key of a YAML file; list items count as keys 0, 1, ..."""
-    lines: dict[str, int] = {}
-
-    def walk(node: yaml.Node | None, prefix: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            inner = [(key.value, key, value) for key, value in node.value]
-        else:
-            items = node.value if isinstance(node, yaml.SequenceNode) else []
-            inner = [(str(at), item, item) for at, item in enumerate(items)]
-        for name, mark, value in inner:
-            lines[f"{prefix}{name}"] = mark.start_mark.line + 1
-            walk(value, f"{prefix}{name}.")
-
-    walk(yaml.compose(path.read_text(), _Loader), "")
-    return lines
-
-
-class _Loader(yaml.SafeLoader):
-    """Read YAML 1.2 floats, PyYAML takes `1e-4` for a string; refuse a key that stands twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - its form
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                what = f"key '{key.value}' stands twice"
-                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|nan)$"),
-    list("-+.0123456789"),
-)
-
-
-def parse_value(text: str) -> Any:
-    """Read one override's value in the file's own grammar.
-
-    Raises UsageError when it is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with one more number form
-    except yaml.YAMLError as error:
-        raise UsageError(f"'{text}' is not a YAML value: {error}", hint="quote it") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises UsageError when the file is missing, not YAML, or no mapping.
-    """
-    try:
-        values = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 - see parse_value
-    except FileNotFoundError:
-        near = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise UsageError(f"no file {path}", hint=f"there are: {near or 'none'}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {error}", hint="mend the line named above") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no mapping", hint="write `key: value` lines")
-    return values
-
-
-def dump_yaml(values: Mapping[str, Any]) -> str:
-    """Write a mapping as YAML, keys in their own order."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
 
 
 def _set(values: dict[str, Any], item: str) -> None:
@@ -267,6 +202,18 @@ def _set(values: dict[str, Any], item: str) -> None:
             raise UsageError(f"'{key}': '{parent}' is a value, not a section")
         place = inner
     place[last] = parse_value(text)
+
+
+def _drop(values: dict[str, Any], location: Sequence[Any]) -> None:
+    """Take out the value at a location, or the innermost mapping's key that leads to it."""
+    place: Any = values
+    for part, following in pairwise((*location, None)):
+        inner = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(inner, dict) or following not in inner:
+            break
+        place = inner
+    if isinstance(place, dict):
+        place.pop(part, None)
 
 
 def _fault(error: Any, model: type[BaseModel]) -> Fault:

@@ -75,7 +75,7 @@ def _number(value: float) -> str:
 
 def _word(value: str, *, inside: bool) -> str:
     # Not at the top: --help would wait for it.
-    from kagflow.config import parse_value
+    from kagflow.yaml_file import parse_value
 
     # Quoted where YAML would read something else ('1' is not 1), or a list or mapping would end.
     usual = r"[A-Za-z_][\w./+=-]*" if inside else r"[A-Za-z_][\w./+=:-]*"

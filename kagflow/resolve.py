@@ -39,7 +39,10 @@ def resolve(target: str, builtins: Mapping[str, str]) -> Any:
     """
     if ":" not in target:
         if target not in builtins:
-            raise UsageError(f"unknown name '{target}'", hint=_suggest(target, builtins))
+            raise UsageError(
+                f"unknown name '{target}'",
+                hint=_near(target, builtins, f"there are: {', '.join(sorted(builtins))}"),
+            )
         target = builtins[target]
     module_name, _, attribute = target.partition(":")
     module = _import(module_name, target)
@@ -47,9 +50,10 @@ def resolve(target: str, builtins: Mapping[str, str]) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         names = [name for name in vars(module) if not name.startswith("_")]
+        own = [n for n in names if getattr(vars(module)[n], "__module__", "") == module_name]
         raise UsageError(
             f"'{module_name}' has no '{attribute}' (from '{target}')",
-            hint=_suggest(attribute, names),
+            hint=_near(attribute, names, f"there are: {', '.join(sorted(own or names))}"),
         ) from None
 
 
@@ -152,7 +156,3 @@ def _import(name: str, target: str) -> Any:
             f"no module '{name}' (from '{target}')",
             hint="targets read package.module:attribute, with competitions/ on the path",
         ) from None
-
-
-def _suggest(word: str, names: Mapping[str, str] | list[str]) -> str:
-    return _near(word, list(names), f"there are: {', '.join(sorted(names))}")

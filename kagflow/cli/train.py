@@ -155,7 +155,7 @@ def report(session: Session, outcome: Outcome, *, again: str) -> dict[str, Any]:
 
 
 def _tensorboard(text: str) -> bool:
-    from kagflow.config import parse_value
+    from kagflow.yaml_file import parse_value
 
     wanted = parse_value(text)
     if not isinstance(wanted, bool):
