@@ -35,6 +35,11 @@ class Workspace:
         """Where the embedded Kaggle keeps its state."""
         return self.root / ".kagflow" / "local" / "kaggle"
 
+    @property
+    def reports(self) -> Path:
+        """Where the pages that `kagflow report` writes live."""
+        return self.home / "reports"
+
     def data(self, competition: str) -> Path:
         """Return the folder of a competition's download."""
         return self.home / "data" / competition

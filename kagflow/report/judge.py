@@ -1,0 +1,122 @@
+"""What an ensemble, or a lone run, says of an image out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kagflow.infer.postprocess import ClassRule, apply, apply_labels
+from kagflow.learn.evaluate import finished_folds, read_run
+from kagflow.learn.evidence import Store, open_member
+from kagflow.task.spec import TaskSpec
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One run among those that judge: its out-of-fold stores and its weight."""
+
+    run: str
+    store: Store
+    weight: float
+    predicts: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Hold an image's predicted classes (C,) bool, its masks (C, H, W) bool and their
+    probabilities, both None for labels.
+    """
+
+    found: NDArray[np.bool_]
+    masks: NDArray[np.bool_] | None = None
+    probs: Float | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Average voices and apply rules, as the kernel does."""
+
+    name: str
+    spec: TaskSpec
+    rules: tuple[ClassRule, ...]
+    voices: tuple[Voice, ...]
+
+    @property
+    def image_ids(self) -> set[str]:
+        """Return the images that every voice predicts out of fold."""
+        stores = [set(voice.store) for voice in self.voices]
+        return set.intersection(*stores) if stores else set()
+
+    def look(self, image_id: str) -> Seen:
+        """Return what is predicted of an image."""
+        labels = self._labels(image_id)
+        if self.spec.kind == "classification":
+            assert labels is not None
+            classes = apply_labels(labels, self.rules, exclusive=self.spec.exclusive)
+            found = np.zeros(len(self.spec.classes), bool)
+            found[classes] = True
+            return Seen(found)
+        probs = self._probs(image_id)
+        masks = apply(probs, labels, self.rules)
+        return Seen(masks.any(axis=(1, 2)), masks, probs)
+
+    def each_mask(self, image_id: str) -> list[Float]:
+        """Return what every segmenter alone says of an image, (C, H, W) each."""
+        return [voice.store[image_id].mask(image_id) for voice in self.segmenters]
+
+    @property
+    def segmenters(self) -> list[Voice]:
+        """Return the voices that predict masks."""
+        return [voice for voice in self.voices if voice.predicts == "mask"]
+
+    @property
+    def gates(self) -> list[Voice]:
+        """Return the voices that predict labels."""
+        return [voice for voice in self.voices if voice.predicts == "label"]
+
+    def _probs(self, image_id: str) -> Float:
+        whole = sum(voice.weight for voice in self.segmenters)
+        total: Any = sum(
+            voice.store[image_id].mask(image_id) * np.float32(voice.weight / whole)
+            for voice in self.segmenters
+        )
+        return np.asarray(total, np.float32)
+
+    def _labels(self, image_id: str) -> Float | None:
+        if not self.gates:
+            return None
+        whole = sum(voice.weight for voice in self.gates)
+        total: Any = sum(
+            voice.store[image_id].label(image_id) * np.float32(voice.weight / whole)
+            for voice in self.gates
+        )
+        return np.asarray(total, np.float32)
+
+
+def of_ensemble(value: Mapping[str, Any], runs: Path, spec: TaskSpec) -> Judge:
+    """Return the judge that an ensemble's JSON describes; raises DataError on a missing store."""
+    weights: dict[str, float] = {}
+    for member in value["members"]:
+        weights[member["run"]] = weights.get(member["run"], 0.0) + float(member["weight"])
+    voices = tuple(_voice(runs / run, weight) for run, weight in weights.items())
+    rules = tuple(ClassRule.from_dict(rule) for rule in value["rules"])
+    return Judge(str(value["name"]), spec, rules, voices)
+
+
+def of_run(run: Path, spec: TaskSpec) -> Judge:
+    """Return a run alone at default rules; raises DataError on a missing store."""
+    rules = (ClassRule(),) * len(spec.classes)
+    return Judge(run.name, spec, rules, (_voice(run, 1.0),))
+
+
+def _voice(run: Path, weight: float) -> Voice:
+    folds: Sequence[Path] = finished_folds(run)
+    predicts = str(read_run(folds[0])["predicts"]) if folds else "mask"
+    return Voice(run.name, open_member(folds), weight, predicts)
