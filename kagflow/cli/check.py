@@ -1,4 +1,4 @@
-"""kagflow check: is this submission CSV what Kaggle will accept?"""
+"""kagflow check: will a recipe train, will Kaggle accept a submission CSV?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,48 @@ from typing import Annotated
 
 import typer
 
-from kagflow.cli import competitions, faults
-from kagflow.cli.session import guarded, open_session
+from kagflow.cli import check_recipes, competitions, faults, words
+from kagflow.cli.session import Session, guarded, open_session
+from kagflow.errors import UsageError
 
 
 @guarded
 def command(
     context: typer.Context,
-    submission: Annotated[Path, typer.Argument(help="A submission CSV.")],
+    given: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE... | FILE.csv] [KEY=VALUE]...")
+    ] = None,
     competition: Annotated[str | None, typer.Option(help="Default: the active one.")] = None,
 ) -> None:
-    """Check a submission CSV against the competition's sample: ids, order, columns, run lengths."""
+    """Check recipes, or a submission CSV (ids, order, columns, run lengths).
+
+    Without a word every recipe of the competition and competition.yaml: every name is found, every
+    argument bound, all faults are told at once, without data.
+    """
     session = open_session(context)
+    files = [word for word in given or [] if _is_submission(word)]
+    if files and len(given or []) > 1:
+        what = f"{files[0]} is a submission, which is checked alone"
+        raise UsageError(what, hint=f"kagflow check {files[0]}")
+    if files:
+        _submission(session, competition, files[0])
+        return
+    bare = [word for word in given or [] if "=" not in word]
+    overrides = words.split([word for word in given or [] if "=" in word]).overrides
+    named = [*bare, *words.options(overrides.pop("recipe", ""))]
+    names = [name for word in named for name in words.options(word) if name]
+    wanted = check_recipes.Wanted(competition, tuple(names), overrides)
+    check_recipes.check(session, wanted)
+
+
+def _is_submission(word: str) -> bool:
+    path = Path(word)
+    if path.suffix == ".csv":
+        return "=" not in word or path.is_file()
+    return path.is_file() and path.suffix not in (".yaml", ".yml")
+
+
+def _submission(session: Session, competition: str | None, file: str) -> None:
     known = competitions.find(session.workspace, competition)
     competitions.manifest(session.workspace, known)
-    faults.check(session, known, submission)
+    faults.check(session, known, Path(file))

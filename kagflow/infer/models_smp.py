@@ -92,8 +92,8 @@ def smp_model(  # noqa: PLR0913 - a recipe's words
     `noncommercial: true` allows the mit_* encoders, whose licence is NVIDIA's non-commercial one.
     `kwargs` go to the architecture, in_channels being 1 unless said.
     """
-    name, known = _architecture(arch)
-    _check_encoder(encoder, noncommercial=noncommercial)
+    name, known = architecture(arch)
+    check_encoder(encoder, noncommercial=noncommercial)
     takes = [*inspect.signature(known.__init__).parameters][1:]
     strange = [word for word in kwargs if word not in takes]
     # smp drops what its own encoders do not know; timm's take further arguments.
@@ -129,7 +129,8 @@ def smp_model(  # noqa: PLR0913 - a recipe's words
     return cast(nn.Module, model)
 
 
-def _architecture(arch: str) -> tuple[str, type[nn.Module]]:
+def architecture(arch: str) -> tuple[str, type[nn.Module]]:
+    """Return smp's architecture of a name in any case; raises UsageError with the nearest names."""
     import segmentation_models_pytorch as smp
 
     known = {found.__name__: found for found in smp.MODEL_ARCHITECTURES_MAPPING.values()}
@@ -140,7 +141,7 @@ def _architecture(arch: str) -> tuple[str, type[nn.Module]]:
     return name, known[name]
 
 
-def _check_encoder(encoder: str, *, noncommercial: bool) -> None:
+def check_encoder(encoder: str, *, noncommercial: bool) -> None:
     """Raise UsageError for an encoder that smp or timm lacks, or whose licence forbids use."""
     import segmentation_models_pytorch as smp
 
