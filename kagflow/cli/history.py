@@ -30,7 +30,7 @@ def command(
         session.out.table(f"submission {ref}", ("", ""), [(key, row[key]) for key in row])
         session.out.result(row)
         return
-    name = competitions.find(session.workspace, competition).config.slug if competition else None
+    name = competitions.find(session.workspace, competition).name if competition else None
     rows = [
         history.as_dict(row) for row in history.history(records, profile=profile, competition=name)
     ]

@@ -77,9 +77,20 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
         requires=known.config.requires,
         progress=session.out.progress(),
     )
+    _keep_images(ensemble.path(session, known, name), pack)
     if not pack.reused:
         session.out.say(f"made pack {pack.hash} ({pack.bytes / 1e6:.1f} MB)")
     return Packed(pack, value)
+
+
+def _keep_images(file: Path, pack: Pack) -> None:
+    """Keep what the images were worth beside the pack: the ensemble may be made anew."""
+    from kagflow import durable
+    from kagflow.learn import perimage
+
+    source, target = perimage.path_beside(file), pack.path.with_name(pack.hash + perimage.SUFFIX)
+    if source.is_file() and not target.is_file():
+        durable.write_bytes(target, source.read_bytes())
 
 
 def export(session: Session, value: dict[str, Any]) -> dict[str, Path]:

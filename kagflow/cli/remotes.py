@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +15,15 @@ if TYPE_CHECKING:
     from kagflow.ship.remote import Remote
 
 
-def open_remote(session: Session) -> Remote:
-    """Return the client of this session's profile, starting the embedded Kaggle if need be."""
+def open_remote(session: Session, *, sleep: Callable[[float], None] = time.sleep) -> Remote:
+    """Return the client of this session's profile, starting the embedded Kaggle if need be.
+
+    `sleep` is called between two attempts of a call.
+    """
     from kagflow.ship.remote import Remote
 
-    if not session.local:
-        return Remote("kaggle", state=client_state(session))
-    return Remote("local", url=local_url(session), state=client_state(session))
+    url = local_url(session) if session.local else None
+    return Remote(session.workspace.profile, url=url, state=client_state(session), sleep=sleep)
 
 
 def local_url(session: Session) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from kagflow.cli import competitions, ensemble
+from kagflow.cli import competitions, ensemble, standing
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, open_session
 
@@ -24,9 +24,16 @@ def show(context: typer.Context) -> None:
         return
     known = competitions.find(session.workspace, active)
     rows, next_command = _stages(session, known)
-    session.out.table(f"{known.name} ({session.workspace.profile})", ("stage", "made"), rows)
+    stands = standing.ask(session, known)
+    head = f"{known.name} ({session.workspace.profile})"
+    session.out.table(head, ("stage", "made"), [*rows, *standing.describe(stands)])
+    alarms = standing.alarms(stands)
+    for alarm in alarms:
+        session.out.warn(alarm)
     value = {"competition": known.name, "stages": dict(rows), "next": next_command}
-    session.out.result(value, f"next: {next_command}")
+    session.out.result(
+        {**value, "standing": stands.to_dict(), "alarms": alarms}, f"next: {next_command}"
+    )
 
 
 def _stages(session: Session, known: Known) -> tuple[list[tuple[str, str]], str]:

@@ -48,7 +48,7 @@ class Beliefs:
     """Hold joint draws of what is not known yet.
 
     `private` (draws, J) are scores given the public ones; `design` is the expected design effect
-    beyond near-duplicates, `drift` the posterior chance that there is drift at all.
+    beyond near-duplicates, `drift` the chance that there is drift, one half before a score is seen.
     `public_noise` (J, J) is the standard deviation of public differences by sampling alone.
     """
 
@@ -63,13 +63,13 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class _Part:
-    """One pair of assumptions, with its covariances and its weight (log)."""
+    """One pair of assumptions, with its covariances and how well it fits (log)."""
 
     design: float
     shared: Float  # (J, J) of what public and private have in common
     gain: Float  # (J, K) from public residuals to private scores
     drift: float
-    weight: float
+    fit: float
 
 
 def believe(
@@ -93,7 +93,8 @@ def believe(
     spread = covariance(paired)
     grid = product(_designs(paired), drifts)
     parts = [_part(paired, spread, given, known, sizes, one) for one in grid]
-    weights = np.exp([part.weight - max(one.weight for one in parts) for part in parts])
+    fits = np.array([part.fit for part in parts])
+    weights = np.exp(fits - fits.max())
     weights /= weights.sum()
     away = [
         draw_means(paired, n, draws=draws, rng=rng) - paired.means
@@ -116,7 +117,7 @@ def believe(
         means=paired.means,
         correlation=_correlation(spread),
         design=design,
-        drift=float(weights @ [part.drift < np.inf for part in parts]),
+        drift=_drift_chance(parts, weights),
         public_noise=_difference_sd(spread * design / sizes.public),
         seen=len(known),
     )
@@ -127,6 +128,15 @@ def beats(beliefs: Beliefs) -> Float:
     private = beliefs.private
     over = private[:, :, None] - private[:, None, :]
     return np.asarray((np.sign(over).mean(axis=0) + 1) / 2)
+
+
+def _drift_chance(parts: Sequence[_Part], weights: Float) -> float:
+    """Return how well drift explains what is seen, against none, as a chance at even odds."""
+    drifting = np.array([part.drift < np.inf for part in parts])
+    if drifting.all() or not drifting.any():
+        return float(drifting.any())
+    with_drift, without = weights[drifting].mean(), weights[~drifting].mean()
+    return float(with_drift / (with_drift + without))
 
 
 def _designs(paired: Paired) -> tuple[float, ...]:
