@@ -34,7 +34,7 @@ def command(
     draws: Annotated[int, typer.Option(min=100, help="Simulated leaderboards.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
 ) -> None:
-    """Simulate the private leaderboard from out-of-fold and public scores; advise the finals."""
+    """Advise which finals to tick, from out-of-fold and public scores, drift and noise."""
     from kagflow.learn import adversarial, shakeup_words
     from kagflow.learn.shakeup import Asked, advise
 
