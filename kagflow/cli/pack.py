@@ -139,11 +139,11 @@ def _flat(run: str) -> str:
 
 def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
     """Return the config.json that the kernel runs."""
-    kept = ("predicts", "model", "input", "size", "tta", "weight")
+    kept = ("predicts", "model", "input", "size", "tta", "weight", "mean")
     members = [
         {"name": one["run"], "weights": [weight_name(file) for file in one["weights"]]}
         | {"assets": {key: asset_name(file) for key, file in one.get("assets", {}).items()}}
-        | {key: one[key] for key in kept}
+        | {key: one[key] for key in kept if key in one}
         for one in value["members"]
     ]
     limits = known.config.limits.model_dump(mode="json")

@@ -23,6 +23,7 @@ Sources = Iterable[tuple[str, Path | NDArray[np.uint8]]]
 class Item:
     """An image on its way: `views` are its inputs, then `maps` its weighted mask sums.
 
+    Where logits are averaged, `maps` are the members' own and `shares` their weights.
     `fault` says why it could not be read; `late` that there was no time for it.
     """
 
@@ -31,6 +32,7 @@ class Item:
     views: list[Float] = field(default_factory=list)
     labels: Float | None = None
     maps: list[Float] = field(default_factory=list)
+    shares: tuple[float, ...] = ()
     fault: str = ""
     late: bool = False
 

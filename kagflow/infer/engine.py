@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from kagflow.infer.lane import Lane, Loaded, OnLoad, OnLoss
 from kagflow.infer.lanes import Lanes
 from kagflow.infer.members import Member, load_member, members_from_config
 from kagflow.infer.pipeline import Batcher, background
-from kagflow.infer.postprocess import ClassRule, apply, apply_labels, vetoed
+from kagflow.infer.postprocess import ClassRule, apply, apply_labels, mean_of, vetoed
 from kagflow.task.rle import encode
 from kagflow.task.spec import TaskSpec
 
@@ -135,8 +134,8 @@ def predict_probs(
                 on_fault(item.image_id, item.fault)
             continue
         for group in batcher.drain() if item is None else batcher.add(item.shapes, item):
-            (sums,), _ = lane.run(loaded, group, plan)
-            for one, probs in zip(group, sums, strict=True):
+            found, _ = lane.run(loaded, group, plan)
+            for one, probs in zip(group, found.maps[0], strict=True):
                 yield Probs(one.image_id, probs, one.size)
 
 
@@ -241,7 +240,7 @@ class _Ensemble:
             return Prediction(item.image_id, dict.fromkeys(found, ""), labels=kept)
         if not item.maps:
             return Prediction(item.image_id, {}, labels=kept)
-        probs = reduce(np.add, (resize_probs(each, item.size) for each in item.maps))
+        probs = mean_of([resize_probs(each, item.size) for each in item.maps], item.shares)
         masks = apply(probs, item.labels, self.rules)
         rows = {index: encode(mask) for index, mask in enumerate(masks) if mask.any()}
         return Prediction(

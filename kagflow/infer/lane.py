@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 
 from kagflow.infer.decode import Item, distinct_views, view_of
 from kagflow.infer.forward import forward
-from kagflow.infer.members import Member, load_member
+from kagflow.infer.members import MEANS, Member, load_member
+from kagflow.infer.postprocess import mean_of
 
 Float = NDArray[np.float32]
+LOGITS = MEANS[1]
 # What a member did not live through, by its name.
 OnLoss = Callable[[str, Exception], None]
 # Raises where the modules of a member, on a device, are not what they should be.
@@ -40,6 +43,13 @@ class Took:
     number: int
     views: int
     seconds: float
+
+
+class Means(NamedTuple):
+    """Arrays (N, C, ...) whose sum is the mean, or, with `shares`, what is to be averaged."""
+
+    maps: list[Float]
+    shares: tuple[float, ...] = ()
 
 
 class Lane:
@@ -84,8 +94,10 @@ class Lane:
         """Give a group its labels; return the seconds."""
         start = time.monotonic()
         plan = {number: len(one.member.tta) for number, one in self.gates.items()}
-        sums, _ = self.run(self.gates, group, plan)
-        for total in sums:
+        found, _ = self.run(self.gates, group, plan)
+        if found.maps:
+            # Labels have no size of their own: they are averaged here.
+            total = mean_of(found.maps, found.shares)
             for item, labels in zip(group, total, strict=True):
                 item.labels = labels
         return time.monotonic() - start
@@ -95,21 +107,22 @@ class Lane:
         here = {n: views for n, views in plan.items() if views and n in self.segmenters}
         # Where all that the plan names are lost, one of the others is better than none.
         here = here or dict.fromkeys(list(self.segmenters)[:1], 1)
-        sums, took = self.run(self.segmenters, group, here)
+        found, took = self.run(self.segmenters, group, here)
         for index, item in enumerate(group):
-            item.maps = [total[index] for total in sums]
+            item.maps = [each[index] for each in found.maps]
+            item.shares = found.shares
             item.views = []
         return took
 
     @torch.inference_mode()
     def run(
         self, loaded: dict[int, Loaded], group: Sequence[Item], plan: Mapping[int, int]
-    ) -> tuple[list[Float], list[Took]]:
-        """Return the weighted means of the members of `plan`, by number, and what each took.
+    ) -> tuple[Means, list[Took]]:
+        """Return the means of the members of `plan`, by number, and what each took.
 
         Members of unequal working size cannot be added before they are resized: one array for
-        each size, (N, C, h, w) or (N, C), whose resized sum is the mean. A member that fails is
-        left out from then on where `on_loss` is given and another one is there.
+        each size, (N, C, h, w) or (N, C), whose resized sum is the mean of probabilities. A member
+        that fails is left out from then on where `on_loss` is given and another one is there.
         """
         batches: dict[int, Tensor] = {}
         done: list[tuple[float, Tensor]] = []
@@ -130,12 +143,15 @@ class Lane:
             # Whoever is left takes the turn of those that failed.
             return self.run(loaded, group, {n: len(o.member.tta) for n, o in loaded.items()})
         whole = sum(weight for weight, _ in done)
+        if any(loaded[number].member.mean == LOGITS for number in plan if number in loaded):
+            maps = [probs.contiguous().cpu().numpy() for _, probs in done]
+            return Means(maps, tuple(weight / whole for weight, _ in done)), took
         sums: dict[tuple[int, ...], Tensor] = {}
         for weight, probs in done:
             key = tuple(probs.shape[2:])
             part = probs.mul_(weight / whole)
             sums[key] = sums[key].add_(part) if key in sums else part
-        return [total.contiguous().cpu().numpy() for total in sums.values()], took
+        return Means([total.contiguous().cpu().numpy() for total in sums.values()]), took
 
     def _batch(self, group: Sequence[Item], view: int) -> Tensor:
         stacked = torch.from_numpy(np.stack([item.views[view] for item in group]))

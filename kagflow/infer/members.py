@@ -16,6 +16,7 @@ from kagflow.infer.postprocess import ClassRule
 from kagflow.task.spec import TaskSpec
 
 TTA = ("none", "hflip", "vflip", "hvflip")
+MEANS = ("probabilities", "logits")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Member:
 
     `model` and `input` are {target, kwargs}; `size` is the working resolution (h, w), None the
     image's own; the folds' `weights` share the member's `weight` equally. `assets` are files that
-    the input finds in its metadata; they are a fold's own, as its weights are.
+    the input finds in its metadata; they are a fold's own, as its weights are. `mean` says what of
+    it is averaged with the other members; over its own folds and views it is probabilities.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Member:
     weight: float = 1.0
     tta: tuple[str, ...] = ("none",)
     assets: Mapping[str, Path] = field(default_factory=dict)
+    mean: str = MEANS[0]
 
     def __post_init__(self) -> None:
         if self.predicts not in ("mask", "label"):
@@ -43,6 +46,10 @@ class Member:
         if not self.tta or not set(self.tta) <= set(TTA):
             raise DataError(
                 f"member {self.name}: tta {list(self.tta)}", hint=f"choose from {', '.join(TTA)}"
+            )
+        if self.mean not in MEANS:
+            raise DataError(
+                f"member {self.name}: mean '{self.mean}'", hint=f"choose from {', '.join(MEANS)}"
             )
 
 
@@ -93,11 +100,19 @@ def _member(entry: Mapping[str, Any], folder: Path) -> Member:
         weight=float(entry.get("weight", 1.0)),
         tta=tuple(entry.get("tta") or ("none",)),
         assets={key: folder / name for key, name in (entry.get("assets") or {}).items()},
+        mean=str(entry.get("mean") or MEANS[0]),
     )
 
 
 def _check_kinds(members: Sequence[Member], spec: TaskSpec) -> None:
     """Raise DataError for an ensemble that cannot answer its task."""
+    for kind in ("mask", "label"):
+        means = {member.mean for member in members if member.predicts == kind}
+        if len(means) > 1:
+            raise DataError(
+                f"members that predict '{kind}' are averaged in two ways: {sorted(means)}",
+                hint="make the ensemble anew",
+            )
     needed = "mask" if spec.kind == "segmentation" else "label"
     if not any(member.predicts == needed and member.weights for member in members):
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from typing import Any
 
 import cv2
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagflow.errors import DataError
+
+# Out-of-fold maps are kept in steps of 1/255: a mean of logits knows nothing beyond half a step.
+SURE = np.float32(1 / 510)
 
 
 @dataclass(frozen=True)
@@ -105,3 +109,24 @@ def apply_labels(
     if exclusive:
         return [max(allowed, key=lambda index: float(labels[index]))] if allowed else []
     return [index for index in allowed if labels[index] >= np.float32(rules[index].threshold)]
+
+
+def mean_of(
+    maps: Sequence[NDArray[np.float32]], shares: Sequence[float] = ()
+) -> NDArray[np.float32]:
+    """Add up what is weighted already, or, with `shares`, average logits of probabilities."""
+    if not shares:
+        return reduce(np.add, maps)
+    parts = (log_odds(each) * np.float32(share) for each, share in zip(maps, shares, strict=True))
+    return expit(reduce(np.add, parts))
+
+
+def log_odds(probs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return log(p / (1 - p)) as float32, for p no closer to 0 and 1 than half a step of 1/255."""
+    clipped = np.clip(probs, SURE, 1 - SURE).astype(np.float32)
+    return np.asarray(np.log(clipped / (1 - clipped)), np.float32)
+
+
+def expit(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 1 / (1 + exp(-x)) as float32."""
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -204,3 +206,54 @@ def test_an_ensemble_that_cannot_answer_is_refused(member, tmp_path):
 def test_a_member_must_predict_something_known():
     with pytest.raises(DataError, match="boxes"):
         Member("x", "boxes", {}, {}, None, ())
+
+
+def in_logits(members):
+    return [replace(one, mean="logits") for one in members]
+
+
+def test_logits_are_averaged_by_weight_at_the_images_own_size(member):
+    members = [member("Bright", gain=4.0, weight=3.0), member("Bright", gain=9.0, size=(16, 32))]
+    files = [("x", cv2.GaussianBlur(square(), (0, 0), 2)), ("y", square())]
+    alone = [by_id(predict([one], RULES, SPEC, files, settings=KEEP)) for one in members]
+    found = by_id(predict(in_logits(members), RULES, SPEC, files, settings=KEEP))
+    for name in ("x", "y"):
+        odds = [np.log(one[name].masks / (1 - one[name].masks)) for one in alone]
+        wanted = 1 / (1 + np.exp(-(0.75 * odds[0] + 0.25 * odds[1])))
+        np.testing.assert_allclose(found[name].masks, wanted, atol=1e-5)
+
+
+def test_certainty_counts_for_no_more_than_the_store_knows(member):
+    # One member is as good as certain; in logits it may not outvote the other without end.
+    members = [member("Bright", gain=400.0), member("Bright", gain=-4.0)]
+    (one,) = predict(in_logits(members), RULES, SPEC, [("x", square(value=255))], settings=KEEP)
+    wanted = 1 / (1 + np.exp(-(np.log(509) - 2) / 2))
+    np.testing.assert_allclose(one.masks[0, 5, 6], wanted, rtol=1e-4)
+
+
+def test_labels_are_averaged_in_logits_too(member):
+    spec = TaskSpec("tiny", "classification", ("a", "b"))
+    pair = [
+        member("MeanLabel", predicts="label"),
+        member("MeanLabel", predicts="label", offset=3.0),
+    ]
+    files = [("x", np.full((32, 32), 115, np.uint8))]
+    alone = [next(predict([one], RULES, spec, files, settings=KEEP)).labels for one in pair]
+    (one,) = predict(in_logits(pair), RULES, spec, files, settings=KEEP)
+    odds = np.mean([np.log(p / (1 - p)) for p in alone], axis=0)
+    np.testing.assert_allclose(one.labels, 1 / (1 + np.exp(-odds)), rtol=1e-5)
+
+
+def test_members_must_agree_on_their_mean(member, tmp_path):
+    with pytest.raises(DataError, match="mean 'median'"):
+        replace(member("Bright"), mean="median")
+    entry = {
+        "run": "a", "predicts": "mask", "model": {}, "input": {}, "size": None, "weights": ["w"],
+        "mean": "logits",
+    }  # fmt: skip
+    config = {"task": SPEC.to_dict(), "rules": [{}, {}], "members": [entry, entry | {"run": "b"}]}
+    read, _, _ = members_from_config(config, tmp_path)
+    assert [one.mean for one in read] == ["logits", "logits"]
+    config["members"][1] = {key: value for key, value in entry.items() if key != "mean"}
+    with pytest.raises(DataError, match="averaged in two ways"):
+        members_from_config(config, tmp_path)
