@@ -28,6 +28,7 @@ from kagflow.progress import QUIET, Progress
 # What a thread holds of a member at a time.
 Buffer = bytes | memoryview
 CHUNK = 1 << 20
+STRETCH = 8 << 20
 # A member or archive that unpacks to more than this many times its size, and is no small one.
 RATIO, SMALL = 200, 1 << 20
 MEMBERS = 1_000_000
@@ -169,16 +170,17 @@ def _too_long(name: str) -> bool:
 
 def _agreed(descriptor: int, info: zipfile.ZipInfo) -> Member:
     """Return a member whose own header says what the listing says."""
-    head = os.pread(descriptor, _LOCAL.size, info.header_offset)
+    listed_name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    both = os.pread(descriptor, _LOCAL.size + len(listed_name), info.header_offset)
+    head, name = both[: _LOCAL.size], both[_LOCAL.size :]
     if len(head) < _LOCAL.size or not head.startswith(b"PK\3\4"):
         raise _fault_of(info, "has no header where the listing says")
     _, _, flags, method, _, _, crc, packed, size, names, extra = _LOCAL.unpack(head)
-    name = os.pread(descriptor, names, info.header_offset + _LOCAL.size)
     says = [(method, info.compress_type), (flags & _ENCRYPTED, 0)]
     if not flags & _SIZES_FOLLOW:
         says += [(crc, info.CRC), (packed, info.compress_size), (size, info.file_size)]
     says = [(mine, listed) for mine, listed in says if mine != _IN_EXTRA]
-    listed_name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    says.append((names, len(listed_name)))
     if name != listed_name or any(mine != listed for mine, listed in says):
         raise _fault_of(info, "has a header that disagrees with the listing")
     start = info.header_offset + _LOCAL.size + names + extra
@@ -230,8 +232,21 @@ class _Job:
         if size != member.size or crc != member.crc:
             what = "another CRC" if size == member.size else f"{size} bytes, not {member.size}"
             raise DataError(f"archive member '{member.name}' has {what} than the archive lists")
+        self._let_go(member)
         self.progress.advance(size)
         return Unpacked(member.name, size, digest.hexdigest())
+
+    def _let_go(self, member: Member) -> None:
+        """Tell the system that a stretch of the archive that ends here is not read again.
+
+        Its memory then takes the unpacked files: memory that was never used costs more than
+        copying, and on a small machine the archive would push other things out.
+        """
+        last = (member.start + member.packed) // STRETCH
+        if last > member.start // STRETCH:
+            # One stretch back: other threads may still be at the one that just ended.
+            before = max(0, last - 2) * STRETCH
+            os.posix_fadvise(self.descriptor, before, STRETCH, os.POSIX_FADV_DONTNEED)
 
     def _make_folder(self, folder: Path) -> None:
         if folder not in self.folders:
