@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,12 +108,17 @@ def evaluate_run(
 
 
 def per_image(
-    run: Path, spec: TaskSpec, data: Path, *, progress: Progress | None = None
+    run: Path,
+    spec: TaskSpec,
+    data: Path,
+    *,
+    only: Container[str] | None = None,
+    progress: Progress | None = None,
 ) -> PerImage:
     """Return what each image that a run predicts out of fold is worth, at default rules.
 
-    Nothing is tuned, so every score is of an image that took no part in its making. Raises
-    DataError where no fold has finished, or a store does not fit the data.
+    Nothing is tuned, so every score is of an image that took no part in its making; `only` looks
+    at some of them. Raises DataError where no fold has finished, or a store does not fit the data.
     """
     folders = finished_folds(run)
     if not folders:
@@ -122,7 +127,9 @@ def per_image(
     judged = replace(spec, kind="classification") if predicts == "label" else spec
     folds = read_folds(data / "folds.csv")
     truth = read_labels(data / spec.train_csv, spec, only=folds)
-    clusters = {name: cluster for name, (cluster, _) in folds.items()}
+    clusters = {
+        name: cluster for name, (cluster, _) in folds.items() if only is None or name in only
+    }
     evidence = gather([open_member(folders)], truth, judged, clusters=clusters, progress=progress)
     images = perimage.images_of(evidence.image_ids, folds)
     counts = default_counts(evidence)[[2, 1, 0]]

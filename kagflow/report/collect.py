@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from kagflow.errors import DataError
 from kagflow.learn import evaluate
 from kagflow.learn.evidence import Evidence, gather
@@ -25,6 +27,8 @@ from kagflow.task.labels import Labels, read_labels
 
 # Members whose every image is scored for intervals and correlations.
 MEMBERS = 12
+# Where there are more images, curves and members are of this many, in whole clusters.
+SAMPLE = 3_000
 TEXT_EACH = 10_000  # bytes of a card beside its picture, contours included
 LARGEST = 64_000
 OVERHEAD = 1_500_000
@@ -45,6 +49,7 @@ class Collector:
         twins = () if isinstance(result, Missing) else find_twins(result)
         return Facts(
             labels=self.place.spec.classes,
+            sample=(len(self.sample), len(self.folds)),
             worth=result if isinstance(result, Missing) else worth(result),
             costs=result if isinstance(result, Missing) else errors.costs(result),
             runs=evaluate.list_runs(self.place.runs),
@@ -62,6 +67,17 @@ class Collector:
     def folds(self) -> Folds:
         """Return every image's cluster and fold."""
         return read_folds(self.place.data / "folds.csv")
+
+    @cached_property
+    def sample(self) -> Folds:
+        """Return the images that curves and members are of: all, or a seeded sample of clusters."""
+        if len(self.folds) <= SAMPLE:
+            return self.folds
+        clusters = np.unique([cluster for cluster, _ in self.folds.values()])
+        order = np.random.default_rng(0).permutation(clusters)
+        rank = {int(cluster): at for at, cluster in enumerate(order)}
+        names = sorted(self.folds, key=lambda name: (rank[self.folds[name][0]], name))
+        return {name: self.folds[name] for name in names[:SAMPLE]}
 
     @cached_property
     def truth(self) -> Labels:
@@ -92,11 +108,13 @@ class Collector:
             return judged
         if place.images_file is not None:
             return evaluate.per_image_ensemble(place.images_file, place.spec)
-        return self._alone(judged.name)
+        return self._alone(judged.name, self.folds)
 
-    def _alone(self, run: str) -> PerImage:
+    def _alone(self, run: str, only: Folds) -> PerImage:
         place = self.place
-        return evaluate.per_image(place.runs / run, place.spec, place.data, progress=self.progress)
+        return evaluate.per_image(
+            place.runs / run, place.spec, place.data, only=only, progress=self.progress
+        )
 
     def _submitted(self) -> spent.Submitted | Missing:
         if not self.place.submissions:
@@ -113,7 +131,7 @@ class Collector:
         if isinstance(judged, Missing):
             return judged
         voices = judged.voices[:MEMBERS]
-        results = [self._alone(voice.run) for voice in voices]
+        results = [self._alone(voice.run, self.sample) for voice in voices]
         rows = []
         for voice, result in zip(voices, results, strict=True):
             told = [one for one in described if one["run"] == voice.run]
@@ -140,7 +158,7 @@ class Collector:
         )
 
     def _evidence(self, judged: Judge) -> Evidence:
-        clusters = {name: cluster for name, (cluster, _) in self.folds.items()}
+        clusters = {name: cluster for name, (cluster, _) in self.sample.items()}
         stores = [voice.store for voice in judged.voices]
         return gather(
             stores, self.truth, self.place.spec, clusters=clusters, progress=self.progress

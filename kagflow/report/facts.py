@@ -73,9 +73,13 @@ class Members:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything on the page; a section that cannot be made is Missing and says why."""
+    """Everything on the page; a section that cannot be made is Missing and says why.
+
+    `sample` is how many images curves and members were to be of, and how many there are.
+    """
 
     labels: tuple[str, ...]
+    sample: tuple[int, int]
     worth: Worth | Missing
     costs: Sequence[Sequence[Cost]] | Missing
     runs: Sequence[RunRow]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kagflow.learn.perimage import Images, from_counts
-from kagflow.report import errors
+from kagflow.report import collect, errors
 from kagflow.report.facts import Limits, Missing
 from kagflow.task import metric
 
@@ -149,3 +149,13 @@ def test_choosing_gives_every_kind_its_turn():
     lost = errors.losses(result).sum(axis=1)
     order = [lost[int(name)] for name in chosen]
     assert order == sorted(order, reverse=True)
+
+
+def test_of_many_images_curves_and_members_are_a_sample_of_whole_clusters(house, monkeypatch):
+    monkeypatch.setattr(collect, "SAMPLE", 10)
+    facts = house.run("one").run("two").ensemble("one", "two").collect()
+    assert facts.sample == (10, 24)
+    assert facts.members.rows[0].alone.images == 10
+    assert facts.members.rows[0].alone.clusters == 5
+    assert facts.worth.images == 24
+    assert len(facts.cards) == 24
