@@ -51,12 +51,12 @@ class Arena:
     batch: int
     images: int
     plain_images: int
-    rates: tuple[float, float] = (1e-3, 3e-4)
+    rates: tuple[float, float] = (1e-3, 3e-3)
 
 
 ARENAS = {
-    "magnetic_tile": Arena("magnetic_tile", "magnetic-tile", (224, 192), 8, 2900, 2400),
-    "neu_steel": Arena("neu_steel", "neu-steel", (160, 160), 16, 5400, 4300),
+    "magnetic_tile": Arena("magnetic_tile", "magnetic-tile", (224, 192), 8, 2900, 2176),
+    "neu_steel": Arena("neu_steel", "neu-steel", (160, 160), 16, 5900, 4300),
 }
 ENCODER = "tu-tf_efficientnet_lite0"
 WIDTHS = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
