@@ -118,6 +118,7 @@
     const scale = zoomed() ? Math.max(1, whole, 240 / high) : whole;
     picture.style.width = `${wide * scale}px`;
     picture.style.height = `${high * scale}px`;
+    for (const text of picture.querySelectorAll("text")) text.setAttribute("font-size", 15 / scale);
     // What is larger than the window begins at its first outline.
     const first = picture.querySelector("g path");
     stage.scrollLeft = first ? first.getBBox().x * scale - stage.clientWidth / 3 : 0;

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -159,3 +160,14 @@ def test_of_many_images_curves_and_members_are_a_sample_of_whole_clusters(house,
     assert facts.members.rows[0].alone.clusters == 5
     assert facts.worth.images == 24
     assert len(facts.cards) == 24
+
+
+def test_pictures_shrink_until_all_fit_into_the_page(house):
+    house.run("one")
+    noise = np.random.default_rng(0).integers(0, 255, (150, 200), np.uint8)
+    for path in (house.data / "train_images").iterdir():
+        path.write_bytes(cv2.imencode(".png", noise)[1].tobytes())
+    small = house.collect(limits=Limits(megabytes=1.8)).cards
+    assert sum(len(card.picture.uri) for card in small) <= 300_000 - 24 * 10_000
+    large = house.collect(limits=Limits(images=2)).cards
+    assert all(len(card.picture.uri) > 10_000 for card in large)

@@ -95,15 +95,18 @@ def test_a_curve_is_the_score_at_each_threshold():
     predicted = np.sort(rng.integers(0, 120, (many, 1, steps)))[..., ::-1]
     both = np.minimum(predicted, true[..., None]) // 2
     ids = tuple(map(str, range(many)))
-    evidence = Evidence(ids, np.arange(many), true, predicted, both, None, 1000)
-    (curve,) = curves.curves(evidence, [ClassRule(0.25, min_area=60)], metric.dice, ["a"])
+    gate = rng.random((many, 1)).astype(np.float32)
+    evidence = Evidence(ids, np.arange(many), true, predicted, both, gate, 1000)
+    rule = ClassRule(0.25, min_area=60, gate=0.5)
+    (curve,) = curves.curves(evidence, [rule], metric.dice, ["a"])
     at = int(np.flatnonzero(THRESHOLDS == 0.25)[0])
-    kept = predicted[:, 0, at] >= 60
+    kept = (predicted[:, 0, at] >= 60) & (gate[:, 0] >= 0.5)
     cut = metric.dice(both[:, 0, at] * kept, predicted[:, 0, at] * kept, true[:, 0]).mean()
     alone = metric.dice(both[:, 0, at], predicted[:, 0, at], true[:, 0]).mean()
     assert curve.numbers[at] == pytest.approx((0.25, alone, cut))
     assert curve.floor == pytest.approx((true == 0).mean())
-    assert (curve.label, curve.chosen, curve.rule) == ("a", 0.25, "from 0.25, at least 60 px")
+    assert (curve.label, curve.chosen) == ("a", 0.25)
+    assert curve.rule == ("from 0.25, at least 60 px, gate from 0.5")
 
 
 @pytest.mark.parametrize(
