@@ -207,6 +207,8 @@ class Collector:
         if isinstance(judged, Missing) or isinstance(result, Missing):
             return Missing("The gallery shows what a run predicts out of fold.",
                            self.place.command("train fold=0"))  # fmt: skip
+        if not self.limits.images:
+            return Missing("The gallery was left out.", self.place.command("report --images 300"))
         drawable = self._drawable(judged, result)
         if not drawable.image_ids:
             raise DataError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kagflow.errors import DataError
 from kagflow.infer.postprocess import ClassRule, apply, apply_labels
 from kagflow.learn.evaluate import finished_folds, read_run
 from kagflow.learn.evidence import Store, open_member
@@ -118,5 +119,10 @@ def of_run(run: Path, spec: TaskSpec) -> Judge:
 
 def _voice(run: Path, weight: float) -> Voice:
     folds: Sequence[Path] = finished_folds(run)
-    predicts = str(read_run(folds[0])["predicts"]) if folds else "mask"
+    if not folds:
+        raise DataError(
+            f"{run} has no finished fold, though the ensemble counts on it",
+            hint="kagflow ensemble makes it anew from the runs that are there",
+        )
+    predicts = str(read_run(folds[0])["predicts"])
     return Voice(run.name, open_member(folds), weight, predicts)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
+from kagflow.errors import DataError
 from kagflow.learn.perimage import Images, from_counts
 from kagflow.report import collect, errors
 from kagflow.report.facts import Limits, Missing
@@ -108,6 +111,7 @@ def test_the_gallery_keeps_its_limit_and_shows_each_kind(build):
     why = {reason for card in facts.cards for reason in card.why}
     assert {"worst", "median", "missed", "hallucinated"} <= why
     assert len(house.collect(limits=Limits(images=1)).cards) == 1
+    assert house.collect(limits=Limits(images=0)).cards.command == "kagflow report --images 300"
 
 
 def test_labels_that_models_contradict_are_in_doubt(build):
@@ -171,3 +175,10 @@ def test_pictures_shrink_until_all_fit_into_the_page(house):
     assert sum(len(card.picture.uri) for card in small) <= 300_000 - 24 * 10_000
     large = house.collect(limits=Limits(images=2)).cards
     assert all(len(card.picture.uri) > 10_000 for card in large)
+
+
+def test_a_member_that_is_gone_is_named(house):
+    house.run("one").run("two").ensemble("one", "two")
+    shutil.rmtree(house.root / "runs" / "tiles" / "two")
+    with pytest.raises(DataError, match="two has no finished fold"):
+        house.collect()
