@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from kagflow.learn import checkpoint
+from kagflow.learn.ema import MovingAverage
 
 Line = dict[str, Any]
 
@@ -44,7 +44,7 @@ class State:
     """
 
     model: nn.Module
-    ema: AveragedModel | None
+    ema: MovingAverage | None
     optimiser: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler

@@ -50,13 +50,14 @@ class Stepper:
         buffers = [one for module in modules for one in module.buffers()]
         self._buffers = [one for one in buffers if one.is_floating_point()]
         self._before = [torch.empty_like(one) for one in self._buffers]
+        self._begun = False
 
     def step(self, window: list[Sample]) -> Told:
         """Take one step on the mean loss of a window's batches."""
         state, plan = self._state, self._plan
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
-        state.model.train()
+        self._to_training()
         state.optimiser.zero_grad(set_to_none=True)
         total = torch.zeros((), device=plan.device)
         for batch in window:
@@ -96,7 +97,16 @@ class Stepper:
         scaler.update(None if self._plan.dtype == torch.float16 else 1.0)
         return norm
 
+    def _to_training(self) -> None:
+        """Switch to training mode after something else; telling every module costs a small step."""
+        if not self._begun or not self._state.model.training:
+            self._state.model.train()
+            self._begun = True
+
     def _undo_statistics(self, fine: Tensor) -> None:
+        # A CPU waits for nothing when it looks, a GPU would.
+        if not fine.is_cuda and fine.item():
+            return
         for now, before in zip(self._buffers, self._before, strict=True):
             torch.where(fine, now, before, out=now)
 
