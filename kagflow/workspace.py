@@ -48,6 +48,10 @@ class Workspace:
         """Return the folder of a competition's runs."""
         return self.home / "runs" / competition
 
+    def looks(self, competition: str) -> Path:
+        """Return the folder of the contact sheets of a competition's recipes."""
+        return self.home / "looks" / competition
+
     def ensembles(self, competition: str) -> Path:
         """Return the folder of a competition's ensembles."""
         return self.home / "ensembles" / competition

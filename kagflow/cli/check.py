@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kagflow.cli import check_recipes, competitions, faults, words
+from kagflow.cli import check_look, check_recipes, competitions, faults, words
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import UsageError
 
@@ -18,16 +18,19 @@ def command(
     given: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE... | FILE.csv] [KEY=VALUE]...")
     ] = None,
+    look: Annotated[
+        bool, typer.Option("--look", help="Try a recipe on 16 real images, one step on the CPU.")
+    ] = False,
     competition: Annotated[str | None, typer.Option(help="Default: the active one.")] = None,
 ) -> None:
     """Check recipes, or a submission CSV (ids, order, columns, run lengths).
 
     Without a word every recipe of the competition and competition.yaml: every name is found, every
-    argument bound, all faults are told at once, without data.
+    argument bound, all faults are told at once, without data. --look writes a contact sheet too.
     """
     session = open_session(context)
     files = [word for word in given or [] if _is_submission(word)]
-    if files and len(given or []) > 1:
+    if files and (look or len(given or []) > 1):
         what = f"{files[0]} is a submission, which is checked alone"
         raise UsageError(what, hint=f"kagflow check {files[0]}")
     if files:
@@ -37,8 +40,12 @@ def command(
     overrides = words.split([word for word in given or [] if "=" in word]).overrides
     named = [*bare, *words.options(overrides.pop("recipe", ""))]
     names = [name for word in named for name in words.options(word) if name]
+    fold = overrides.pop("fold", "0")
     wanted = check_recipes.Wanted(competition, tuple(names), overrides)
-    check_recipes.check(session, wanted)
+    sound = check_recipes.check(session, wanted, quiet=look)
+    if look:
+        known = competitions.find(session.workspace, competition)
+        check_look.show(session, known, sound, fold)
 
 
 def _is_submission(word: str) -> bool:

@@ -49,7 +49,7 @@ class Located:
         """Return the lines that people read."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         key = f"  {self.fault.key}" if self.fault.key else ""
-        lines = [f"{place}{key}", f"    {self.fault.what}"]
+        lines = [f"{place}{key}", *(f"    {one}" for one in self.fault.what.splitlines())]
         lines += [f"    | {one}" for one in self.fault.trace]
         return "\n".join([*lines, *([f"    -> {self.fault.mend}"] if self.fault.mend else [])])
 
