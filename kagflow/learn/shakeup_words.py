@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from kagflow.learn.adversarial import Likeness
 from kagflow.learn.shakeup import Advice, Noise
-from kagflow.learn.shakeup_pair import ALIKE, DIVERSITY_COST, Pair
+from kagflow.learn.shakeup_pair import DIVERSITY_COST, Pair
 from kagflow.learn.shakeup_posterior import ENOUGH_PUBLIC, WHOLE_GROUP
 
 # From here on a chance is called an answer.
 _SURE = 0.7
+# A variance that is wider by less is not worth a sentence.
+_WIDER = 1.05
 
 
 def explain(advice: Advice, *, page: str, likeness: Likeness | str) -> list[str]:
@@ -38,7 +40,7 @@ def assumptions(advice: Advice) -> list[str]:
         "near-duplicates, each by rules that did not see it; a kernel that averages folds does "
         "as its folds did"
     )
-    if advice.design > 1:
+    if advice.design > _WIDER:
         lines.append(
             "images come in larger groups that nobody named (rolls, patients, days), so that "
             f"scores vary {advice.design:.1f} times as much (variance) as near-duplicates alone "
@@ -115,8 +117,8 @@ def _pair(advice: Advice) -> str:
     if pair.alike is not None:
         twins = " and ".join(f"'{advice.outlooks[at].name}'" for at in pair.alike)
         said += (
-            f" {twins} promise {pair.best - pair.value:.4f} more but agree to more than {ALIKE}: "
-            f"they would fail together, and that is worth up to {DIVERSITY_COST}."
+            f" {twins} promise {pair.best - pair.value:.5f} more but agree more: of the pairs "
+            f"within {DIVERSITY_COST} of the best, the one that agrees least is taken."
         )
     return said
 

@@ -26,14 +26,15 @@ def test_the_pair_with_the_highest_expected_maximum_wins() -> None:
     assert found.alike is None
 
 
-def test_a_twin_is_passed_over_for_the_next_pair_within_the_cost() -> None:
+def test_a_twin_is_passed_over_for_the_least_alike_pair_within_the_cost() -> None:
     rng = np.random.default_rng(0)
     base = 0.9 + rng.normal(0, 0.001, 500)
     twin, other = base + rng.normal(0, 1e-5, 500), base - 1e-4
-    alike = [[1, 0.999, 0.9], [0.999, 1, 0.9], [0.9, 0.9, 1]]
+    alike = [[1, 0.999, 0.9], [0.999, 1, 0.8], [0.9, 0.8, 1]]
     found = pick(beliefs(np.stack([base, twin, other], axis=1), alike), [0, 1, 2])
     assert found.alike == (0, 1)
-    assert 2 in found.places
+    assert found.places == (1, 2)
+    assert found.correlation == 0.8
     assert found.best - found.value <= 2e-4
 
 
