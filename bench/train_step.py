@@ -22,11 +22,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from kagflow.config import Recipe
 from kagflow.infer.models import build_model
 from kagflow.learn import checkpoint
 from kagflow.learn.dataset import Samples
 from kagflow.learn.ema import build_ema
+from kagflow.learn.job import Job
 from kagflow.learn.loop import Plan, fit
 from kagflow.learn.losses import bce_dice
 from kagflow.learn.optimiser import build_optimiser, cosine
@@ -163,7 +163,7 @@ def pairs(case: Case, count: int = PAIRS) -> list[tuple[Took, Took]]:
         return found[1:]
 
 
-def checkpoint_share(interval: float = Recipe.model_fields and 600.0) -> tuple[float, float, float]:
+def checkpoint_share() -> tuple[float, float, float]:
     """Return the seconds of saving a full state of a large model, its megabytes, and the share.
 
     The share is that of the default interval between checkpoints, in seconds.
@@ -189,7 +189,7 @@ def checkpoint_share(interval: float = Recipe.model_fields and 600.0) -> tuple[f
             took.append(time.perf_counter() - start)
         size = path.stat().st_size / 1e6
     seconds = sorted(took)[len(took) // 2]
-    return seconds, size, seconds / interval
+    return seconds, size, seconds / Job.save_every
 
 
 if __name__ == "__main__":
@@ -203,7 +203,5 @@ if __name__ == "__main__":
             f"{ratios[len(ratios) // 2]:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}), "
             f"{more[len(more) // 2]:.2f} ms more of the processor"
         )
-    print(
-        "checkpoint: %.2f s, %.0f MB, %.2f %% of the time"
-        % ((c := checkpoint_share())[0], c[1], 100 * c[2])
-    )
+    each, megabytes, share = checkpoint_share()
+    print(f"a checkpoint: {each:.2f} s, {megabytes:.0f} MB, {share:.2%} of the time between two")

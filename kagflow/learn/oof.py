@@ -1,7 +1,9 @@
 """The out-of-fold store: every validation image's probabilities, small and readable at random.
 
-Masks are kept at working size as uint8, q = round(255 p), one zlib stream an image in probs.bin,
-with offsets in index.csv: a bounded error of 1/510 before the resize. Labels are text.
+Masks are kept at working size as uint8, q = round(255 p), where p is 4/255 or more: within 1/510.
+What is below is kept as 0, an error of less than 4/255 where no threshold ever lies: the haze over
+clean images would take two thirds of the disk. An image is one zlib stream in maps.bin of the
+differences from row to row; index.csv holds the offsets. Labels are text.
 """
 
 from __future__ import annotations
@@ -22,7 +24,11 @@ from kagflow.errors import DataError, LocalError
 from kagflow.infer.image import resize_probs
 
 INDEX = ("image_id", "offset", "length", "height", "width", "h", "w")
-_LEVEL = 1  # measured: probability maps shrink to a third, and higher levels only cost time
+MAPS, EARLIER = "maps.bin", "probs.bin"
+FLOOR = 4  # of 255
+# Measured on maps of 4 x 256 x 1600 (bench/oof_size.py, and an early model's): run-length coding of
+# rows' differences takes 5 ms and 54 kB, plain zlib 12 ms and 178 kB, PNG 27 ms and 52 kB.
+_ZLIB = (1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
 
 
 class OofWriter:
@@ -42,7 +48,7 @@ class OofWriter:
         self._seen: set[str] = set()
         self._probs: BinaryIO | None = None
         if predicts == "mask":
-            self._probs = self._stack.enter_context((self._staging / "probs.bin").open("wb"))
+            self._probs = self._stack.enter_context((self._staging / MAPS).open("wb"))
 
     def add(self, image_id: str, probs: NDArray[np.float32], height: int, width: int) -> None:
         """Take one image's probabilities in 0..1: (C, h, w), or (C,) for labels.
@@ -58,7 +64,7 @@ class OofWriter:
         if self._probs is None:
             self._rows.append([image_id, *(f"{value:.9g}" for value in probs.tolist())])
             return
-        packed = zlib.compress(quantise(probs).tobytes(), _LEVEL)
+        packed = pack(quantise(probs))
         offset = self._probs.tell()
         self._probs.write(packed)
         self._rows.append([image_id, offset, len(packed), height, width, *probs.shape[1:]])
@@ -101,8 +107,10 @@ class OofReader:
                 f"{folder} is no out-of-fold store", hint="train the fold anew"
             ) from None
         self._rows = {row[0]: row[1:] for row in rows}
+        # Stores of before hold plain maps.
+        self._earlier = (folder / EARLIER).is_file()
         if self.predicts == "mask":
-            self._file = os.open(folder / "probs.bin", os.O_RDONLY)
+            self._file = os.open(folder / (EARLIER if self._earlier else MAPS), os.O_RDONLY)
 
     @property
     def image_ids(self) -> tuple[str, ...]:
@@ -118,9 +126,10 @@ class OofReader:
         offset, length, _, _, h, w = (int(cell) for cell in self._row(image_id))
         try:
             raw = zlib.decompress(os.pread(self._file, length, offset))
-            return np.frombuffer(raw, np.uint8).reshape(-1, h, w)
+            stored = np.frombuffer(raw, np.uint8).reshape(-1, h, w)
         except (zlib.error, ValueError):
-            raise DataError(f"{self.folder}/probs.bin is damaged at {image_id}") from None
+            raise DataError(f"{self.folder}: the maps are damaged at {image_id}") from None
+        return stored if self._earlier else np.cumsum(stored, axis=1, dtype=np.uint8)
 
     def mask(self, image_id: str) -> NDArray[np.float32]:
         """Return mask probabilities at the image's own size: (C, H, W) float32."""
@@ -156,5 +165,14 @@ class OofReader:
 
 
 def quantise(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Round probabilities in 0..1 to 1/255: uint8."""
-    return np.asarray(np.rint(np.clip(probs, 0, 1) * 255), np.uint8)
+    """Round probabilities in 0..1 to 1/255, what is below 4/255 to 0: uint8."""
+    rounded = np.asarray(np.rint(np.clip(probs, 0, 1) * 255), np.uint8)
+    rounded[rounded < FLOOR] = 0
+    return rounded
+
+
+def pack(quantised: NDArray[np.uint8]) -> bytes:
+    """Compress maps (C, h, w) uint8: each row as its difference from the one above."""
+    differences = np.diff(quantised, axis=1, prepend=np.uint8(0))
+    stream = zlib.compressobj(*_ZLIB)
+    return stream.compress(differences.tobytes()) + stream.flush()

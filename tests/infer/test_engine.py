@@ -213,7 +213,7 @@ def in_logits(members):
 
 
 def test_logits_are_averaged_by_weight_at_the_images_own_size(member):
-    members = [member("Bright", gain=4.0, weight=3.0), member("Bright", gain=9.0, size=(16, 32))]
+    members = [member("Bright", gain=4.0, weight=3.0), member("Bright", gain=7.0, size=(16, 32))]
     files = [("x", cv2.GaussianBlur(square(), (0, 0), 2)), ("y", square())]
     alone = [by_id(predict([one], RULES, SPEC, files, settings=KEEP)) for one in members]
     found = by_id(predict(in_logits(members), RULES, SPEC, files, settings=KEEP))
@@ -227,7 +227,7 @@ def test_certainty_counts_for_no_more_than_the_store_knows(member):
     # One member is as good as certain; in logits it may not outvote the other without end.
     members = [member("Bright", gain=400.0), member("Bright", gain=-4.0)]
     (one,) = predict(in_logits(members), RULES, SPEC, [("x", square(value=255))], settings=KEEP)
-    wanted = 1 / (1 + np.exp(-(np.log(509) - 2) / 2))
+    wanted = 1 / (1 + np.exp(-(np.log(251 / 4) - 2) / 2))
     np.testing.assert_allclose(one.masks[0, 5, 6], wanted, rtol=1e-4)
 
 

@@ -1,9 +1,13 @@
+import zlib
+
 import numpy as np
 import pytest
 
 from kagflow.errors import DataError, LocalError
 from kagflow.infer.image import resize_probs
 from kagflow.learn.oof import OofReader, OofWriter, quantise
+
+FLOOR = 4 / 255
 
 
 @pytest.fixture
@@ -25,7 +29,9 @@ def test_masks_come_back_within_half_a_step_in_any_order(folder):
         for image_id, probs in reversed(maps().items()):
             got = reader.mask(image_id)
             assert got.dtype == np.float32
-            assert np.abs(got - probs).max() <= 1 / 510 + 1e-6
+            kept = probs >= FLOOR
+            assert np.abs(got - probs)[kept].max() <= 1 / 510 + 1e-6
+            assert np.abs(got - probs)[~kept].max() < FLOOR
 
 
 def test_masks_are_resized_to_the_images_own_size(folder):
@@ -34,8 +40,31 @@ def test_masks_are_resized_to_the_images_own_size(folder):
         writer.add("a", probs, 40, 50)
     with OofReader(folder) as reader:
         assert reader.size("a") == (40, 50)
-        assert np.abs(reader.mask("a") - resize_probs(probs, (40, 50))).max() <= 1 / 510 + 1e-5
+        assert np.abs(reader.mask("a") - resize_probs(probs, (40, 50))).max() < FLOOR
         assert np.array_equal(reader.quantised("a"), quantise(probs))
+
+
+def test_the_haze_over_clean_images_takes_no_room(folder):
+    rng = np.random.default_rng(0)
+    with OofWriter(folder, "mask", 4) as writer:
+        for number in range(3):
+            writer.add(
+                str(number), rng.uniform(0, 0.0137, (4, 64, 400)).astype(np.float32), 64, 400
+            )
+    assert (folder / "maps.bin").stat().st_size < 3 * 1000
+    with OofReader(folder) as reader:
+        assert not reader.mask("1").any()
+
+
+def test_a_store_of_before_is_read_as_it_was_written(folder):
+    maps_before = np.random.default_rng(0).integers(0, 256, (2, 5, 7), np.uint8)
+    packed = zlib.compress(maps_before.tobytes())
+    folder.mkdir(parents=True)
+    (folder / "probs.bin").write_bytes(packed)
+    header = "image_id,offset,length,height,width,h,w\n"
+    (folder / "index.csv").write_text(f"{header}a,0,{len(packed)},5,7,5,7\n")
+    with OofReader(folder) as reader:
+        assert np.array_equal(reader.quantised("a"), maps_before)
 
 
 def test_labels_come_back_exactly(folder):
@@ -57,7 +86,7 @@ def test_half_a_store_never_appears(folder):
     assert not folder.with_name("oof2").exists()
     writer.close()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["oof"]
-    assert sorted(path.name for path in folder.iterdir()) == ["index.csv", "probs.bin"]
+    assert sorted(path.name for path in folder.iterdir()) == ["index.csv", "maps.bin"]
 
 
 def test_a_finished_store_is_not_overwritten(folder):
@@ -80,7 +109,7 @@ def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
         OofReader(tmp_path / "none")
     with OofWriter(folder, "mask", 3) as writer:
         writer.add("a", maps(1)["i0.jpg"], 16, 24)
-    (folder / "probs.bin").write_bytes(b"\0" * 500)
+    (folder / "maps.bin").write_bytes(b"\0" * 500)
     with OofReader(folder) as reader:
         with pytest.raises(DataError, match="no prediction of z"):
             reader.mask("z")
