@@ -66,10 +66,10 @@ def command(
         for section, one in vars(facts).items()
         if isinstance(one, Missing)
     }
+    told = dict.fromkeys(f"missing: {one['what']} {one['command']}" for one in missing.values())
     session.out.result(
         {"report": str(path), "bytes": size, "images": shown, "missing": missing},
-        f"{path} ({size / 1e6:.1f} MB, {shown} images)"
-        + "".join(f"\nmissing: {one['what']} {one['command']}" for one in missing.values()),
+        "\n".join([f"{path} ({size / 1e6:.1f} MB, {shown} images)", *told]),
     )
 
 

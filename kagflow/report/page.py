@@ -69,6 +69,7 @@ def render(head: Head, facts: Facts, cv: Mapping[str, Any] | None = None) -> str
         reasons={name: what for name, what in REASONS.items() if _any_reason(cards, name)},
         cards=[_numbered(card, at) for at, card in enumerate(cards)],
         card_width=_card_width(cards),
+        outlines=any(card.truth or card.predicted for card in cards),
         folds=sorted({card.fold for card in cards}),
         clusters=sorted({card.cluster for card in cards if card.mates > 1}),
         classes=_classes(cards),
