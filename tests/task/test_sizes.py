@@ -16,7 +16,7 @@ def test_sizes_come_from_the_files_headers(tmp_path):
     for name, shape in (("a.png", (5, 7)), ("b.jpg", (20, 30)), ("c.bmp", (3, 4))):
         cv2.imwrite(str(folder / name), np.zeros(shape, np.uint8))
     whole = (folder / "b.jpg").read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[: len(whole) - 40])
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) - 4])
     (folder / "text.png").write_text("no image")
     asked = ["a.png", "b.jpg", "c", "cut.jpg", "text.png", "gone.png"]
     assert known_sizes(tmp_path, VARIES, asked) == {
