@@ -163,7 +163,7 @@ def train_ours(place: Place, label: str, recipe: Recipe) -> Path:
     )
     began, ends = time.process_time(), []
     train_job(job, on_epoch=lambda _line: ends.append(time.process_time() - began))
-    seen = (recipe.samples or 0) * recipe.epochs
+    seen = (recipe.samples or len(place.files(held_out=False))) * recipe.epochs
     durable.write_json(note, {"cpu_seconds": ends[-1] if ends else None, "images_seen": seen})
     return folder
 
