@@ -59,10 +59,11 @@ def resolved(run_dir: Path) -> dict[str, Any]:
 
 
 def resolve(run_dir: Path, values: Mapping[str, Any]) -> None:
-    """Write down values that the run found for keys of the recipe."""
+    """Write down values that the run found for keys of the recipe, in place of earlier ones."""
     path = run_dir / CONFIG
     config = dict(yaml.safe_load(path.read_text()))
-    _write(path, config | {RESOLVED: dict(values)})
+    if dict(values) != config.get(RESOLVED, {}):
+        _write(path, config | {RESOLVED: dict(values)})
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

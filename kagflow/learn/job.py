@@ -26,7 +26,7 @@ class Job:
     """One fold to train, or FULL for all of them.
 
     `save_every` is in seconds; `force` goes on with a run that was begun from something else;
-    `until` is the time.monotonic() at which a budget ends.
+    `until` is the time.monotonic() at which a budget ends; `memory` caps the device's, in bytes.
     """
 
     run_dir: Path
@@ -38,6 +38,7 @@ class Job:
     save_every: float = 600.0
     force: bool = False
     until: float | None = None
+    memory: int | None = None
 
     @property
     def label(self) -> str:

@@ -14,16 +14,17 @@ import filelock
 import torch
 
 from kagflow import durable
-from kagflow.errors import DataError, RefusedError
+from kagflow.errors import DataError, LocalError, RefusedError
 from kagflow.infer.export import save_weights
 from kagflow.learn import average, checkpoint
 from kagflow.learn.assets import TrainingImages, make_assets
 from kagflow.learn.begin import begin
 from kagflow.learn.budget import Budget, remaining
 from kagflow.learn.distributed import ALONE, Ranks
+from kagflow.learn.fits import settle
 from kagflow.learn.heldout import predict_fold
 from kagflow.learn.job import FoldData, Job, read_fold
-from kagflow.learn.loop import fit
+from kagflow.learn.loop import Plan, fit
 from kagflow.learn.outcome import RunResult, finish, paused, result
 from kagflow.learn.prepare import device_name, find_device, prepare
 from kagflow.learn.probe import Probe
@@ -90,8 +91,14 @@ class _Training:
             )
         )
         found = checkpoint.newest(job.run_dir)
+        self.fitted = settle(job, data, device, ranks, fresh=found is None, progress=progress)
         self.state, plan = prepare(
-            job, data, device, fresh=found is None, ranks=ranks, progress=progress
+            replace(job, recipe={**job.recipe, **self.fitted}),
+            data,
+            device,
+            fresh=found is None,
+            ranks=ranks,
+            progress=progress,
         )
         self.resumed = None if found is None else found.step
         if found is not None:
@@ -110,6 +117,8 @@ class _Training:
             fit(state, plan, progress=self.progress, on_epoch=note)
         except BudgetSpent:
             return self.paused() if first else None
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(state, plan) from error
         if not first:
             return None
         if self.budget.lacks(self.prediction()):
@@ -123,6 +132,7 @@ class _Training:
             with state.clock("predict"):
                 each = predict_fold(job, self.data, str(self.device), self.progress)
         told = {"seconds_per_image": each, "assets": dict(self.assets), "averaged": averaged}
+        told |= {"resolved": self.fitted}
         finish(job, self.data, state, told, device=device_name(self.device))
         self.progress.note(state.time_split())
         return result(job.run_dir, resumed=self.resumed)
@@ -139,6 +149,14 @@ class _Training:
         """Say what remains."""
         left = remaining(self.state, self.plan, predict=self.prediction())
         return paused(self.job.run_dir, self.state, left, resumed=self.resumed)
+
+
+def _out_of_memory(state: State, plan: Plan) -> LocalError:
+    return LocalError(
+        f"{plan.device} ran out of memory after step {state.step}, with batch {plan.batch}",
+        hint="end what else uses it and run the same command, which goes on from the last "
+        "checkpoint; or train under another name= with less memory=",
+    )
 
 
 def _resume(state: State, found: checkpoint.Found, progress: Progress) -> None:

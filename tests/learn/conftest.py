@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from kagflow.learn import checkpoint
+from kagflow.learn.job import Job
 from kagflow.task.folds import write_folds
 from kagflow.task.rle import encode
 from kagflow.task.spec import TaskSpec
@@ -111,3 +114,62 @@ def write_squares(folder: Path, count: int = 24, size: int = 64) -> Path:
     write_folds(folder / "folds.csv", folds)
     (folder / "manifest.json").write_text(json.dumps({"profile": "local", "generated": True}))
     return folder
+
+
+class StopAt:
+    """Send a signal to this process when so many steps are done."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.left, self.number = step, number
+
+    def start(self, label, total=None, unit=""):
+        self.counts = unit == "steps"
+
+    def advance(self, n=1):
+        if self.counts and n == 1:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), self.number)
+
+    def show(self, figures, *, whole=False):
+        pass
+
+    def note(self, text):
+        pass
+
+    def finish(self):
+        pass
+
+
+@pytest.fixture
+def stop_at() -> type[StopAt]:
+    return StopAt
+
+
+@pytest.fixture
+def differences() -> Callable[[Any, Any], list[str]]:
+    """Return what names the places where the last states of two jobs (or two states) differ."""
+
+    def state(of: Any) -> Any:
+        return checkpoint.newest(of.run_dir).state if isinstance(of, Job) else of
+
+    return lambda one, two: list(_differences(state(one), state(two)))
+
+
+def _differences(one: Any, two: Any, path: str = "") -> Iterator[str]:
+    """Yield the places where two saved states differ, wall times aside."""
+    if isinstance(one, torch.Tensor):
+        if not torch.equal(one, two):
+            yield path
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            if key not in ("seconds", "waited", "images_per_second", "wait_share", "time"):
+                yield from _differences(one[key], two[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        if len(one) != len(two):
+            yield path
+        for at, (a, b) in enumerate(zip(one, two, strict=False)):
+            yield from _differences(a, b, f"{path}[{at}]")
+    elif one != two:
+        yield path

@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from kagflow.learn import checkpoint
@@ -36,31 +35,6 @@ EARLY = {"early_stop": 2, "ema": 0.0, "workers": 1, "schedule": {"target": "cons
 }  # fmt: skip
 
 
-class StopAt:
-    """Send a signal to this process when so many steps are done."""
-
-    def __init__(self, step: int, number: int) -> None:
-        self.left, self.number = step, number
-
-    def start(self, label, total=None, unit=""):
-        self.counts = unit == "steps"
-
-    def advance(self, n=1):
-        if self.counts and n == 1:
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), self.number)
-
-    def show(self, figures, *, whole=False):
-        pass
-
-    def note(self, text):
-        pass
-
-    def finish(self):
-        pass
-
-
 @pytest.fixture
 def job(squares, spec, recipe, run_dir):
     def make(name: str, **changes) -> Job:
@@ -71,29 +45,6 @@ def job(squares, spec, recipe, run_dir):
         return Job(folder, whole, spec, squares, 0, "cpu")
 
     return make
-
-
-def final_state(job):
-    return checkpoint.newest(job.run_dir).state
-
-
-def differences(one, two, path=""):
-    """Yield the places where two saved states differ, wall times aside."""
-    if isinstance(one, torch.Tensor):
-        if not torch.equal(one, two):
-            yield path
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys()
-        for key in one:
-            if key not in ("seconds", "waited", "images_per_second", "wait_share", "time"):
-                yield from differences(one[key], two[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        if len(one) != len(two):
-            yield path
-        for at, (a, b) in enumerate(zip(one, two, strict=False)):
-            yield from differences(a, b, f"{path}[{at}]")
-    elif one != two:
-        yield path
 
 
 @pytest.mark.parametrize(
@@ -107,7 +58,7 @@ def differences(one, two, path=""):
     ],
     ids=["plain", "workers", "windows", "windows-workers", "early"],
 )
-def test_resume_is_exact_from_any_step(job, changes, stops, epochs):
+def test_resume_is_exact_from_any_step(stop_at, differences, job, changes, stops, epochs):
     """Twenty stops in all, by two signals, and with other numbers of workers than none."""
     whole = job("whole", **changes | {"workers": 0})
     train(whole)
@@ -115,11 +66,11 @@ def test_resume_is_exact_from_any_step(job, changes, stops, epochs):
         stopped = job(f"stopped-{step}", **changes)
         number = signal.SIGTERM if step % 2 else signal.SIGINT
         with pytest.raises(KeyboardInterrupt, match=f"step {step};"):
-            train(stopped, StopAt(step, number))
+            train(stopped, stop_at(step, number))
         assert checkpoint.newest(stopped.run_dir).step == step
         assert not (stopped.run_dir / "run.json").exists()
         assert train(stopped).resumed == step
-        assert list(differences(final_state(whole), final_state(stopped))) == []
+        assert differences(whole, stopped) == []
         ours, theirs = (load_file(j.run_dir / "best.safetensors") for j in (whole, stopped))
         assert max(float((ours[k] - theirs[k]).abs().max()) for k in ours) == 0
         assert len((stopped.run_dir / "metrics.jsonl").read_text().splitlines()) == epochs
@@ -135,14 +86,14 @@ def test_resume_is_exact_from_any_step(job, changes, stops, epochs):
         ("history", EARLY),
     ],
 )
-def test_each_part_of_the_state_matters(job, forgotten, changes, monkeypatch):
+def test_each_part_of_the_state_matters(stop_at, differences, job, forgotten, changes, monkeypatch):
     """Drop one part at the resume: the bits must differ, or the test above proves nothing."""
     from kagflow.learn.state import State
 
     whole, stopped = job("whole", **changes), job("stopped", **changes)
     train(whole)
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, StopAt(5, signal.SIGTERM))
+        train(stopped, stop_at(5, signal.SIGTERM))
     load = State.load_state_dict
 
     def forget(self, saved):
@@ -151,13 +102,13 @@ def test_each_part_of_the_state_matters(job, forgotten, changes, monkeypatch):
 
     monkeypatch.setattr(State, "load_state_dict", forget)
     train(stopped)
-    assert list(differences(final_state(whole), final_state(stopped)))
+    assert differences(whole, stopped)
 
 
-def test_handlers_are_put_back(job):
+def test_handlers_are_put_back(stop_at, job):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(job("stopped"), StopAt(2, signal.SIGTERM))
+        train(job("stopped"), stop_at(2, signal.SIGTERM))
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
@@ -175,7 +126,7 @@ train(Job(Path(given["run_dir"]), given["recipe"], TaskSpec.from_dict(given["spe
 """
 
 
-def test_a_kill_in_the_midst_of_saving_loses_no_more_than_a_step(job, plugins):
+def test_a_kill_in_the_midst_of_saving_loses_no_more_than_a_step(differences, job, plugins):
     killed, whole = job("killed"), job("whole")
     given = {
         "run_dir": str(killed.run_dir), "recipe": killed.recipe,
@@ -194,4 +145,4 @@ def test_a_kill_in_the_midst_of_saving_loses_no_more_than_a_step(job, plugins):
     assert checkpoint.newest(killed.run_dir).step >= 4
     train(whole, QUIET)
     assert train(killed).resumed >= 4
-    assert list(differences(final_state(whole), final_state(killed))) == []
+    assert differences(whole, killed) == []

@@ -21,3 +21,10 @@ class Weighed(nn.Module):
             outputs["mask"], target["mask"], reduction="none"
         ).mean(dim=(0, 2, 3))
         return (loss * torch.exp(-self.spread) + self.spread).sum()
+
+
+class Faulty(nn.Module):
+    """Fails as a plug-in may."""
+
+    def forward(self, outputs, target):
+        raise RuntimeError("a plug-in's own")

@@ -33,3 +33,26 @@ class Broken(TinyNet):
         out = super().forward(batch)
         self.seen += self.training
         return out * float("nan") if self.training and self.after < self.seen <= self.until else out
+
+
+class Wide(TinyNet):
+    """Holds half a million more weights, all of them used."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.more = nn.Parameter(torch.zeros(500_000))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return super().forward(batch) + self.more.sum()
+
+
+class Growing(TinyNet):
+    """Needs more memory than there is from the third step on."""
+
+    steps = 0
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        if self.steps > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(batch)
