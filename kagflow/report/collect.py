@@ -10,11 +10,10 @@ import numpy as np
 
 from kagflow.errors import DataError
 from kagflow.learn import evaluate
-from kagflow.learn.evidence import Evidence, gather
 from kagflow.learn.perimage import PerImage, shared
 from kagflow.progress import QUIET, Progress
 from kagflow.report import errors, judge, spent
-from kagflow.report.curves import Curve, curves
+from kagflow.report.curves import Curve, areas, curves
 from kagflow.report.doubts import Doubt, Twins, find_doubts, find_twins
 from kagflow.report.facts import Facts, Limits, Member, Members, Missing, Place
 from kagflow.report.gallery import Card, Source, make_cards
@@ -157,18 +156,16 @@ class Collector:
             len(common[0].image_ids),
         )
 
-    def _evidence(self, judged: Judge) -> Evidence:
-        clusters = {name: cluster for name, (cluster, _) in self.sample.items()}
-        stores = [voice.store for voice in judged.voices]
-        return gather(
-            stores, self.truth, self.place.spec, clusters=clusters, progress=self.progress
-        )
-
     def _curves(self, judged: Judge) -> Sequence[Curve] | Missing:
         spec = self.place.spec
         if spec.kind == "classification" and spec.exclusive:
             return Missing("An image has exactly one class: the most probable, at no threshold.")
-        return curves(self._evidence(judged), judged.rules, metric.load(spec), spec.classes)
+        names = sorted(judged.image_ids & self.sample.keys())
+        if not names:
+            return Missing("No image is predicted by all members.", self.place.command("ensemble"))
+        found = areas(judged, self.truth, names, self.progress)
+        masks = spec.kind == "segmentation"
+        return curves(found, judged.rules, metric.load(spec), spec.classes, masks=masks)
 
     def _gates(self) -> Sequence[Gate] | Missing:
         """Show the ensemble's calibrated gate, and every run that predicts labels as it is."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagflow.infer.postprocess import ClassRule
-from kagflow.learn.evidence import THRESHOLDS, Evidence
+from kagflow.learn.evidence import THRESHOLDS, count_image
+from kagflow.progress import QUIET, Progress
 from kagflow.report import charts
+from kagflow.report.judge import Judge
+from kagflow.task import rle
 from kagflow.task.metric import Metric
+
+_Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,65 @@ class Curve:
     rule: str
 
 
+@dataclass(frozen=True)
+class Areas:
+    """Hold pixels (labels: 0 or 1) of N images, C classes and T thresholds.
+
+    `true` (N, C), `predicted` and `intersection` (N, C, T); `gate` (N, C) is what the gate says.
+    """
+
+    true: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    intersection: NDArray[np.int64]
+    gate: NDArray[np.float32] | None
+
+
+def areas(
+    judge: Judge,
+    truth: Mapping[str, Mapping[int, str]],
+    image_ids: Sequence[str],
+    progress: Progress = QUIET,
+) -> Areas:
+    """Count what a judge's maps hold above every threshold."""
+    progress.start("measure thresholds", len(image_ids), "images")
+    found = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for one in pool.map(partial(_areas, judge, truth), image_ids):
+            found.append(one)
+            progress.advance()
+    progress.finish()
+    true, predicted, both = (np.array(part, np.int64) for part in zip(*found, strict=True))
+    gated = judge.spec.kind == "segmentation" and bool(judge.gates)
+    gate = [judge.labels(image_id) for image_id in image_ids] if gated else None
+    return Areas(true, predicted, both, None if gate is None else np.array(gate, np.float32))
+
+
+def _areas(judge: Judge, truth: Mapping[str, Mapping[int, str]], image_id: str) -> _Counts:
+    classes, real = len(judge.spec.classes), truth.get(image_id, {})
+    if judge.spec.kind == "classification":
+        labels = judge.labels(image_id)
+        assert labels is not None
+        there = np.array([int(c in real) for c in range(classes)])
+        above = (labels[:, None] >= THRESHOLDS).astype(np.int64)
+        return there, above, above * there[:, None]
+    predicted, both = count_image(judge.probs(image_id), real)
+    return np.array([rle.area(real.get(c, "")) for c in range(classes)]), predicted, both
+
+
 def curves(
-    evidence: Evidence, rules: Sequence[ClassRule], metric: Metric, labels: Sequence[str]
+    evidence: Areas,
+    rules: Sequence[ClassRule],
+    metric: Metric,
+    labels: Sequence[str],
+    *,
+    masks: bool,
 ) -> list[Curve]:
     """Return a curve for each class; one class at a time, the others play no part in it.
 
     The rules for components, seeds and soft gates are left out: areas do not tell their effect.
     """
     return [
-        replace(_curve(evidence, rule, metric, c), label=label)
+        replace(_curve(evidence, rule, metric, c), label=label, rule=describe(rule, masks=masks))
         for c, (rule, label) in enumerate(zip(rules, labels, strict=True))
     ]
 
@@ -59,7 +117,7 @@ def describe(rule: ClassRule, *, masks: bool) -> str:
     return ", ".join(parts)
 
 
-def _curve(evidence: Evidence, rule: ClassRule, metric: Metric, c: int) -> Curve:
+def _curve(evidence: Areas, rule: ClassRule, metric: Metric, c: int) -> Curve:
     true = evidence.true[:, c : c + 1]
     kept = _kept(evidence, rule, c)
     alone, ruled = [], []
@@ -79,11 +137,11 @@ def _curve(evidence: Evidence, rule: ClassRule, metric: Metric, c: int) -> Curve
         numbers=tuple(zip(x, alone, ruled, strict=True)),
         chosen=chosen,
         floor=floor,
-        rule=describe(rule, masks=evidence.pixels > 1),
+        rule="",
     )
 
 
-def _kept(evidence: Evidence, rule: ClassRule, c: int) -> NDArray[np.bool_]:
+def _kept(evidence: Areas, rule: ClassRule, c: int) -> NDArray[np.bool_]:
     """Tell which images' masks pass the rule for the whole area and the gate's veto: (N, T)."""
     kept: NDArray[np.bool_] = evidence.predicted[:, c] >= rule.min_area
     if evidence.gate is not None and rule.gate:

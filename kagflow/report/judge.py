@@ -11,22 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagflow.errors import DataError
-from kagflow.infer.postprocess import ClassRule, apply, apply_labels
+from kagflow.infer.members import MEANS
+from kagflow.infer.postprocess import ClassRule, apply, apply_labels, mean_of
 from kagflow.learn.evaluate import finished_folds, read_run
 from kagflow.learn.evidence import Store, open_member
 from kagflow.task.spec import TaskSpec
 
 Float = NDArray[np.float32]
+PROBABILITIES = MEANS[0]
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One run among those that judge: its out-of-fold stores and its weight."""
+    """One run among those that judge: its out-of-fold stores, its weight, and what is averaged."""
 
     run: str
     store: Store
     weight: float
     predicts: str
+    mean: str = PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,14 @@ class Judge:
 
     def look(self, image_id: str) -> Seen:
         """Return what is predicted of an image."""
-        labels = self._labels(image_id)
+        labels = self.labels(image_id)
         if self.spec.kind == "classification":
             assert labels is not None
             classes = apply_labels(labels, self.rules, exclusive=self.spec.exclusive)
             found = np.zeros(len(self.spec.classes), bool)
             found[classes] = True
             return Seen(found)
-        probs = self._probs(image_id)
+        probs = self.probs(image_id)
         masks = apply(probs, labels, self.rules)
         return Seen(masks.any(axis=(1, 2)), masks, probs)
 
@@ -82,31 +85,38 @@ class Judge:
         """Return the voices that predict labels."""
         return [voice for voice in self.voices if voice.predicts == "label"]
 
-    def _probs(self, image_id: str) -> Float:
-        whole = sum(voice.weight for voice in self.segmenters)
-        total: Any = sum(
-            voice.store[image_id].mask(image_id) * np.float32(voice.weight / whole)
-            for voice in self.segmenters
-        )
-        return np.asarray(total, np.float32)
+    def probs(self, image_id: str) -> Float:
+        """Return the mean mask probabilities of an image, (C, H, W)."""
+        maps = [voice.store[image_id].mask(image_id) for voice in self.segmenters]
+        return _mean(maps, self.segmenters)
 
-    def _labels(self, image_id: str) -> Float | None:
+    def labels(self, image_id: str) -> Float | None:
+        """Return the mean label probabilities of an image, (C,); None without a gate."""
         if not self.gates:
             return None
-        whole = sum(voice.weight for voice in self.gates)
-        total: Any = sum(
-            voice.store[image_id].label(image_id) * np.float32(voice.weight / whole)
-            for voice in self.gates
-        )
-        return np.asarray(total, np.float32)
+        labels = [voice.store[image_id].label(image_id) for voice in self.gates]
+        return _mean(labels, self.gates)
+
+
+def _mean(maps: Sequence[Float], voices: Sequence[Voice]) -> Float:
+    """Average as the kernel does: probabilities, or logits where the ensemble says so."""
+    whole = sum(voice.weight for voice in voices)
+    shares = tuple(voice.weight / whole for voice in voices)
+    if voices[0].mean != PROBABILITIES:
+        return mean_of(maps, shares)
+    return mean_of([each * np.float32(share) for each, share in zip(maps, shares, strict=True)])
 
 
 def of_ensemble(value: Mapping[str, Any], runs: Path, spec: TaskSpec) -> Judge:
     """Return the judge that an ensemble's JSON describes; raises DataError on a missing store."""
     weights: dict[str, float] = {}
+    means: dict[str, str] = {}
     for member in value["members"]:
         weights[member["run"]] = weights.get(member["run"], 0.0) + float(member["weight"])
-    voices = tuple(_voice(runs / run, weight) for run, weight in weights.items())
+        means[member["run"]] = str(member.get("mean") or PROBABILITIES)
+    voices = tuple(
+        _voice(runs / run, weight, means[run]) for run, weight in weights.items() if weight
+    )
     rules = tuple(ClassRule.from_dict(rule) for rule in value["rules"])
     return Judge(str(value["name"]), spec, rules, voices)
 
@@ -114,10 +124,10 @@ def of_ensemble(value: Mapping[str, Any], runs: Path, spec: TaskSpec) -> Judge:
 def of_run(run: Path, spec: TaskSpec) -> Judge:
     """Return a run alone at default rules; raises DataError on a missing store."""
     rules = (ClassRule(),) * len(spec.classes)
-    return Judge(run.name, spec, rules, (_voice(run, 1.0),))
+    return Judge(run.name, spec, rules, (_voice(run, 1.0, PROBABILITIES),))
 
 
-def _voice(run: Path, weight: float) -> Voice:
+def _voice(run: Path, weight: float, mean: str) -> Voice:
     folds: Sequence[Path] = finished_folds(run)
     if not folds:
         raise DataError(
@@ -125,4 +135,4 @@ def _voice(run: Path, weight: float) -> Voice:
             hint="kagflow ensemble makes it anew from the runs that are there",
         )
     predicts = str(read_run(folds[0])["predicts"])
-    return Voice(run.name, open_member(folds), weight, predicts)
+    return Voice(run.name, open_member(folds), weight, predicts, mean)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kagflow.infer.postprocess import ClassRule
-from kagflow.learn.evidence import THRESHOLDS, Evidence
+from kagflow.learn.evidence import THRESHOLDS
 from kagflow.learn.perimage import Images, from_counts
 from kagflow.report import charts, curves, pictures, reliability, spent, worth
 from kagflow.task import metric
@@ -94,11 +94,10 @@ def test_a_curve_is_the_score_at_each_threshold():
     true = rng.integers(0, 2, (many, 1)) * 50
     predicted = np.sort(rng.integers(0, 120, (many, 1, steps)))[..., ::-1]
     both = np.minimum(predicted, true[..., None]) // 2
-    ids = tuple(map(str, range(many)))
     gate = rng.random((many, 1)).astype(np.float32)
-    evidence = Evidence(ids, np.arange(many), true, predicted, both, gate, 1000)
+    found = curves.Areas(true, predicted, both, gate)
     rule = ClassRule(0.25, min_area=60, gate=0.5)
-    (curve,) = curves.curves(evidence, [rule], metric.dice, ["a"])
+    (curve,) = curves.curves(found, [rule], metric.dice, ["a"], masks=True)
     at = int(np.flatnonzero(THRESHOLDS == 0.25)[0])
     kept = (predicted[:, 0, at] >= 60) & (gate[:, 0] >= 0.5)
     cut = metric.dice(both[:, 0, at] * kept, predicted[:, 0, at] * kept, true[:, 0]).mean()
