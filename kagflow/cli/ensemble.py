@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kagflow import durable
-from kagflow.cli import competitions
+from kagflow.cli import competitions, ensemble_tables
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import UsageError
@@ -24,14 +24,22 @@ def command(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION] [RUN]...")] = None,
     name: Annotated[str, typer.Option(help="The ensemble's name.")] = DEFAULT,
+    minutes: Annotated[
+        float | None, typer.Option(help="The most that the test set may take, as measured.", min=0)
+    ] = None,
+    complete: Annotated[bool, typer.Option(help="Refuse runs that lack a fold.")] = False,
 ) -> None:
-    """Average finished runs (all, or the named ones) and tune post-processing out of fold."""
+    """Choose among finished runs (all, or the named ones) and tune post-processing out of fold.
+
+    Every figure comes three times: naive, on the images it was tuned on; cross-fitted, on images
+    that took no part in any choice, which is the one to believe; and at default thresholds.
+    """
     session = open_session(context)
     given = list(words or [])
     first = given.pop(0) if given and given[0] in competitions.folders(session.workspace) else None
     known = competitions.find(session.workspace, first)
-    value = make(session, known, runs=given or None, name=name)
-    session.out.table(f"ensemble {name}", ("", ""), describe(value))
+    value = make(session, known, runs=given or None, name=name, minutes=minutes, complete=complete)
+    ensemble_tables.show(session.out, value)
     session.out.result(
         {"ensemble": str(path(session, known, name)), **value},
         f"next: {session.command('submit --dry-run')}",
@@ -39,22 +47,34 @@ def command(
 
 
 def make(
-    session: Session, known: Known, *, runs: list[str] | None = None, name: str = DEFAULT
+    session: Session,
+    known: Known,
+    *,
+    runs: list[str] | None = None,
+    name: str = DEFAULT,
+    minutes: float | None = None,
+    complete: bool = False,
 ) -> dict[str, Any]:
     """Build an ensemble of finished runs and write it.
 
     Raises UsageError where no run has finished, or a named one is missing.
     """
     from kagflow.learn import perimage
-    from kagflow.learn.ensemble import build_ensemble
+    from kagflow.learn.ensemble import Wish, build_ensemble
 
     chosen = _chosen(session, known, runs)
+    images = _test_images(session, known)
+    if minutes is not None and images is None:
+        raise UsageError(
+            "--minutes needs to know how many images the test has",
+            hint="set limits.hidden_images in competition.yaml",
+        )
     built = build_ensemble(
         chosen,
         known.config.task(),
         session.workspace.data(known.name),
         home=session.workspace.home,
-        name=name,
+        wish=Wish(name, minutes, images, complete),
         progress=session.out.progress(),
     )
     file = path(session, known, name)
@@ -126,20 +146,18 @@ def path(session: Session, known: Known, name: str) -> Path:
     return session.workspace.ensembles(known.name) / f"{name}.json"
 
 
-def describe(value: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return an ensemble's headline as rows."""
-    cv = value["cv"]
-    members = ", ".join(f"{one['run']} (folds {_list(one['folds'])})" for one in value["members"])
-    crossfitted = cv["crossfitted"]
-    return [
-        ("members", members),
-        ("images", f"{cv['images']} of {cv['of']}"),
-        ("CV", "-" if crossfitted is None else f"{crossfitted:.4f}"),
-        ("what it is", cv["label"]),
-        ("tuned on the same images", f"{cv['naive']:.4f}"),
-        ("default thresholds", f"{cv['default']:.4f}"),
-        ("all-empty floor", f"{cv['floor']:.4f}"),
-    ]
+def _test_images(session: Session, known: Known) -> int | None:
+    """Return how many images the kernel will meet, as the competition says or as many as here."""
+    from kagflow.task.submission import expected_keys
+    from kagflow.task.table import read_table
+
+    limits, spec = known.config.limits, known.config.task()
+    if limits.hidden_images or limits.public_images:
+        return max(limits.hidden_images or 0, limits.public_images or 0)
+    sample = session.workspace.data(known.name) / spec.sample_submission
+    if not sample.is_file():
+        return None
+    return len({image_id for image_id, _ in expected_keys(read_table(sample), spec)})
 
 
 def _chosen(session: Session, known: Known, runs: list[str] | None) -> dict[str, list[Path]]:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kagflow.errors import DataError
 from kagflow.learn import perimage
+from kagflow.learn.cache import data_hash
 from kagflow.learn.evidence import gather, open_member
 from kagflow.learn.perimage import PerImage
-from kagflow.learn.search import default_counts, default_score
+from kagflow.learn.search import default_counts
 from kagflow.progress import Progress
 from kagflow.task import metric
 from kagflow.task.folds import read_folds
 from kagflow.task.labels import read_labels
 from kagflow.task.spec import TaskSpec
 
+Facts = Mapping[str, Sequence[Mapping[str, Any]]]
+
 
 @dataclass(frozen=True)
 class RunRow:
-    """Tell of a run what its folds wrote down; `score` and `floor` are means over images."""
+    """Tell of a run what its folds wrote down; `score` and `floor` are means over images.
+
+    `seconds` and `hours` are what training took in all, `seconds_per_image` what predicting an
+    image takes with all the folds that there are, on `device`.
+    """
 
     run: str
     predicts: str
@@ -32,25 +39,9 @@ class RunRow:
     score: float
     floor: float
     seconds: float
-
-
-@dataclass(frozen=True)
-class RunScore:
-    """Hold a run's pooled out-of-fold score at default rules (threshold .5, nothing else).
-
-    `per_class` is by class, `nonempty` over what is not empty in truth, `floor` that of predicting
-    nothing. A gate of a segmentation competition is judged by which classes it sees.
-    """
-
-    run: str
-    predicts: str
-    folds: tuple[int, ...]
-    images: int
-    of: int
-    score: float
-    floor: float
-    nonempty: float | None
-    per_class: tuple[float, ...]
+    hours: float
+    seconds_per_image: float
+    device: str
 
 
 def finished_folds(run: Path) -> list[Path]:
@@ -76,35 +67,15 @@ def list_runs(runs: Path) -> list[RunRow]:
     return sorted(rows, key=lambda row: (row.predicts, -row.score, row.run))
 
 
-def evaluate_run(
-    run: Path, spec: TaskSpec, data: Path, *, progress: Progress | None = None
-) -> RunScore:
-    """Score all finished folds of a run together at default rules.
-
-    Raises DataError where no fold has finished, or a store does not fit the data.
-    """
-    folds = finished_folds(run)
-    if not folds:
-        raise DataError(f"{run} has no finished fold", hint="Give the train command again.")
-    facts = [read_run(folder) for folder in folds]
-    predicts = str(facts[0]["predicts"])
-    judged = replace(spec, kind="classification") if predicts == "label" else spec
-    clusters = {name: cluster for name, (cluster, _) in read_folds(data / "folds.csv").items()}
-    truth = read_labels(data / spec.train_csv, spec, only=clusters)
-    members = [open_member(folds)]
-    evidence = gather(members, truth, judged, clusters=clusters, progress=progress)
-    score = default_score(evidence, metric.load(spec))
-    return RunScore(
-        run=run.name,
-        predicts=predicts,
-        folds=tuple(int(fact["fold"]) for fact in facts),
-        images=score.images,
-        of=len(clusters),
-        score=score.value,
-        floor=score.floor,
-        nonempty=score.nonempty,
-        per_class=score.per_class,
-    )
+def check_data(facts: Facts, data: Path) -> None:
+    """Raise DataError for runs, {run: its folds' run.json}, trained on other data than `data`."""
+    here = data_hash(data)
+    other = sorted(run for run, ones in facts.items() if any(one["data"] != here for one in ones))
+    if other:
+        raise DataError(
+            f"{', '.join(other)}: trained on other data than {data} holds now",
+            hint="Name runs of this data, or train again under another name=.",
+        )
 
 
 def per_image(
@@ -118,19 +89,23 @@ def per_image(
     """Return what each image that a run predicts out of fold is worth, at default rules.
 
     Nothing is tuned, so every score is of an image that took no part in its making; `only` looks
-    at some of them. Raises DataError where no fold has finished, or a store does not fit the data.
+    at some of them. A gate of a segmentation competition is judged by which classes it sees. Raises
+    DataError where no fold has finished, the run was trained on other data, or a store does not fit
+    the data.
     """
     folders = finished_folds(run)
     if not folders:
         raise DataError(f"{run} has no finished fold", hint="Give the train command again.")
-    predicts = str(read_run(folders[0])["predicts"])
-    judged = replace(spec, kind="classification") if predicts == "label" else spec
+    facts = [read_run(folder) for folder in folders]
+    check_data({run.name: facts}, data)
+    judged = replace(spec, kind="classification") if facts[0]["predicts"] == "label" else spec
     folds = read_folds(data / "folds.csv")
     truth = read_labels(data / spec.train_csv, spec, only=folds)
     clusters = {
         name: cluster for name, (cluster, _) in folds.items() if only is None or name in only
     }
-    evidence = gather([open_member(folders)], truth, judged, clusters=clusters, progress=progress)
+    store = open_member(folders, folds)
+    evidence = gather([store], truth, judged, clusters=clusters, progress=progress)
     images = perimage.images_of(evidence.image_ids, folds)
     counts = default_counts(evidence)[[2, 1, 0]]
     return perimage.from_counts(run.name, spec.classes, images, counts, metric.load(spec))
@@ -152,6 +127,7 @@ def per_image_ensemble(file: Path, spec: TaskSpec) -> PerImage:
 def _row(name: str, folds: Sequence[Path]) -> RunRow:
     facts = [read_run(folder) for folder in folds]
     images = [int(fact["images"]) for fact in facts]
+    seconds = sum(float(fact["seconds"]) for fact in facts)
     return RunRow(
         run=name,
         predicts=str(facts[0]["predicts"]),
@@ -160,7 +136,10 @@ def _row(name: str, folds: Sequence[Path]) -> RunRow:
         images=sum(images),
         score=_mean((fact["score"] for fact in facts), images),
         floor=_mean((fact["floor"] for fact in facts), images),
-        seconds=sum(float(fact["seconds"]) for fact in facts),
+        seconds=seconds,
+        hours=seconds / 3600,
+        seconds_per_image=sum(float(fact.get("seconds_per_image") or 0) for fact in facts),
+        device=str(facts[0].get("device", "")),
     )
 
 

@@ -1,73 +1,151 @@
-"""What out-of-fold predictions say, in counts: one pass over the maps, then any grid is cheap.
-
-An image's map is reduced to the area above every threshold and to how much of it is true, from
-two histograms a class. Thresholds are multiples of 1/256, exact in float32, so that a rule found
-here picks the very pixels that `infer.postprocess` picks from the same map.
-"""
+"""What out-of-fold predictions say, in counts: one pass over the maps, then any grid is cheap."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kagflow.errors import DataError
+from kagflow.infer.postprocess import ClassRule
+from kagflow.learn.blend import Blend
+from kagflow.learn.counts import COMPONENT_THRESHOLDS, THRESHOLDS, area_grid, scaled
+from kagflow.learn.counts import components as components_of
+from kagflow.learn.counts import totals as totals_of
 from kagflow.learn.oof import OofReader
+from kagflow.learn.pool import Active, Pool, Store, Truth, open_pool
 from kagflow.progress import QUIET, Progress
-from kagflow.task import rle
+from kagflow.task.folds import Folds
 from kagflow.task.spec import TaskSpec
 
-LEVELS = 256
-STEP = 8
-THRESHOLDS: NDArray[np.float32] = np.arange(STEP, LEVELS, STEP, dtype=np.float32) / LEVELS
-# cv2.calcHist counts in float32, exact up to here.
-_EXACT = 2**24
+__all__ = [
+    "THRESHOLDS", "Components", "Evidence", "Mix", "Store", "Truth", "count_blends", "from_labels",
+    "gather", "open_member",
+]  # fmt: skip
 
-Truth = Mapping[str, Mapping[int, str]]
-Store = dict[str, OofReader]
+_RETRAIN = "The folds were changed between trainings: train them under another name=."
+
+
+class Components(NamedTuple):
+    """Count one class's pixels in components of each area A or more, at thresholds (T,).
+
+    `predicted` and `intersection` (n, T, A) are of the n images that are active for the class.
+    """
+
+    thresholds: NDArray[np.float32]
+    predicted: NDArray[np.int32]
+    intersection: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Hold counts of N images, C classes and T thresholds.
 
-    `true` (N, C), `predicted` and `intersection` (N, C, T) int64 are pixels, for classification 0
-    or 1; `gate` (N, C) float32 is the label members' mean probability, None without any;
-    `clusters` (N,) numbers the groups of near-duplicates; `pixels` is an image's usual size.
+    `true` (N, C), `predicted` and `intersection` (N, C, T) are pixels, for classification 0 or 1;
+    `gate` (N, C) float32 is the label members' mean probability, None without any; `clusters` (N,)
+    numbers the groups of near-duplicates; `pixels` is an image's usual size; `components` has one
+    entry a class, None where there are none to drop.
     """
 
     image_ids: tuple[str, ...]
     clusters: NDArray[np.int64]
     true: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    intersection: NDArray[np.int64]
+    predicted: NDArray[Any]
+    intersection: NDArray[Any]
     gate: NDArray[np.float32] | None
     pixels: int
+    thresholds: NDArray[np.float32] = field(default_factory=lambda: THRESHOLDS)
+    components: tuple[Components, ...] | None = None
+
+    @property
+    def areas(self) -> NDArray[np.int64]:
+        """Minimum areas that are tried, in pixels, from 0."""
+        return area_grid(self.pixels)
+
+    def active(self, index: int) -> NDArray[np.int64]:
+        """Return the images (n,) of whose class anything reaches the lowest threshold."""
+        return np.flatnonzero(self.predicted[:, index].any(axis=1))
+
+    def under(self, rule: ClassRule, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Count a class under a rule of the grids: intersection and predicted, (N,) each."""
+        at = _place(self.thresholds, rule.threshold)
+        both, predicted = self.intersection[:, index, at], self.predicted[:, index, at]
+        if rule.min_component > 1:
+            both, predicted = self._without_small(rule, index)
+        counted = predicted
+        if rule.seed:
+            counted = self.predicted[:, index, _place(self.thresholds, rule.seed)]
+        growth: Any = 1.0
+        keep = np.ones(len(self.true), bool)
+        if self.gate is not None:
+            seen = self.gate[:, index]
+            growth = rule.soft - (rule.soft - 1) * seen.astype(np.float64)
+            keep = seen >= np.float32(rule.gate)
+        keep = keep & (counted / growth >= rule.min_area)
+        return both * keep, predicted * keep
+
+    def _without_small(
+        self, rule: ClassRule, index: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        assert self.components is not None
+        pieces = self.components[index]
+        at = _place(pieces.thresholds, rule.threshold)
+        area = int(np.flatnonzero(self.areas == rule.min_component)[0])
+        out = np.zeros((2, len(self.true)), np.int64)
+        rows = self.active(index)
+        out[0, rows] = pieces.intersection[:, at, area]
+        out[1, rows] = pieces.predicted[:, at, area]
+        return out[0], out[1]
 
 
-def open_member(folds: Sequence[Path]) -> Store:
-    """Return which store holds each image of a run, from its fold folders.
+def _place(thresholds: NDArray[np.float32], wanted: float) -> int:
+    return int(np.flatnonzero(thresholds == np.float32(wanted))[0])
 
-    Raises DataError where two folds predict the same image, or a store is missing or damaged.
+
+def open_member(folders: Sequence[Path], folds: Folds | None = None) -> Store:
+    """Return which store holds each image of a run, from its fold folders (run/fold0, ...).
+
+    Raises DataError where two folds predict the same image, a store is missing or damaged, or,
+    with `folds`, where one holds other images than its fold.
     """
     store: Store = {}
-    for folder in folds:
+    for folder in folders:
         reader = OofReader(folder / "oof")
         if twice := store.keys() & set(reader.image_ids):
             raise DataError(
                 f"{folder} predicts {len(twice)} images that another fold of the run predicts",
-                hint="The folds were changed between trainings: train them under another name=.",
+                hint=_RETRAIN,
             )
+        if folds is not None:
+            _check_images(folder, reader, folds)
         store |= dict.fromkeys(reader.image_ids, reader)
     return store
+
+
+def _check_images(folder: Path, reader: OofReader, folds: Folds) -> None:
+    number = int(folder.name.removeprefix("fold"))
+    wanted = {name for name, (_, fold) in folds.items() if fold == number}
+    found = set(reader.image_ids)
+    if found == wanted:
+        return
+    first = min(found ^ wanted)
+    where = f"belongs to fold {folds[first][1]}" if first in folds else "is in no fold"
+    raise DataError(
+        f"{folder} predicts other images than fold {number} has now: {len(found - wanted)} too "
+        f"many, {len(wanted - found)} missing; {first} {where}",
+        hint=_RETRAIN,
+    )
+
+
+class Mix(NamedTuple):
+    """Say how members are averaged: a weight each, of probabilities or of logits."""
+
+    weights: Sequence[float]
+    logits: bool = False
 
 
 def gather(
@@ -76,96 +154,97 @@ def gather(
     spec: TaskSpec,
     *,
     clusters: Mapping[str, int],
+    mix: Mix | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
-    """Average members of equal weight on the images that all of them predict, and count.
+    """Average members, alike unless `mix` says how, on the images that all predict, and count.
 
     Members that predict masks are averaged at the image's own size; those that predict labels
     make the gate, or, for classification, the prediction itself. Raises DataError where no image
-    is predicted by all.
+    is predicted by all, and for probabilities that are none.
     """
-    names = sorted(set.intersection(*(set(store) for store in members)) & set(clusters))
-    if not names:
-        raise DataError(
-            "there is no image that all members predict out of fold",
-            hint="Train the same folds of every run, or name the runs that share a fold.",
-        )
-    kinds = [_predicts(store) for store in members]
-    masks = [store for store, kind in zip(members, kinds, strict=True) if kind == "mask"]
-    labels = [store for store, kind in zip(members, kinds, strict=True) if kind == "label"]
-    mean = np.array([_mean_label(labels, name) for name in names]) if labels else None
-    true = np.array([_true(truth.get(name, {}), spec) for name in names], np.int64)
+    pool = open_pool(members, truth, spec, clusters)
+    mix = mix or Mix([1.0] * len(members))
+    kinds = [next(iter(store.values())).predicts for store in members]
+    weights = {
+        kind: [w for w, one in zip(mix.weights, kinds, strict=True) if one == kind]
+        for kind in ("mask", "label")
+    }
     if spec.kind == "classification":
-        assert mean is not None
-        predicted = _predicted_labels(mean, exclusive=spec.exclusive).astype(np.int64)
-        both, mean, pixels = predicted * true[..., None], None, 1
+        return from_labels(pool, Blend.from_weights(weights["label"], logits=mix.logits))
+    blend = Blend.from_weights(weights["mask"], logits=mix.logits)
+    (counted,) = count_blends(pool, [blend], progress)
+    if not weights["label"]:
+        return counted
+    return replace(counted, gate=Blend.from_weights(weights["label"]).mean(list(pool.labels)))
+
+
+def from_labels(pool: Pool, blend: Blend) -> Evidence:
+    """Count a classification: what the mean of label members predicts at every threshold.
+
+    Where exactly one class is true it is the first of the most probable.
+    """
+    mean = blend.mean(list(pool.labels))
+    if pool.spec.exclusive:
+        best = np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
+        found = np.repeat(best[..., None], len(THRESHOLDS), axis=2)
     else:
-        predicted, both = _count_all(masks, names, truth, progress or QUIET).swapaxes(0, 1)
-        pixels = int(np.median([np.prod(masks[0][name].size(name)) for name in names]))
-    numbers = np.array([clusters[name] for name in names], np.int64)
-    return Evidence(tuple(names), numbers, true, predicted, both, mean, pixels)
+        found = np.asarray(mean[..., None] >= THRESHOLDS)
+    predicted = found.astype(np.int64)
+    both = predicted * pool.true[..., None]
+    return Evidence(pool.names, pool.clusters, pool.true, predicted, both, None, 1)
 
 
-def count_image(probs: NDArray[np.float32], truth: Mapping[int, str]) -> NDArray[np.int64]:
-    """Count one image's mask probabilities (C, H, W): (2, C, T) areas and intersections."""
-    scaled = np.minimum(probs * np.float32(LEVELS), LEVELS - 1).astype(np.uint8)
-    out = np.zeros((2, len(probs), len(THRESHOLDS)), np.int64)
-    for index, plane in enumerate(scaled):
-        out[0, index] = _areas_above(plane, None)
-        if index in truth:
-            out[1, index] = _areas_above(plane, rle.decode(truth[index], *plane.shape))
-    return out
+def count_blends(
+    pool: Pool, blends: Sequence[Blend], progress: Progress | None = None
+) -> list[Evidence]:
+    """Count every pixel of several blends of the mask members in one pass over their maps."""
+    areas, shape = area_grid(pool.pixels), (2, *pool.true.shape, len(THRESHOLDS))
+    totals = [np.zeros(shape, np.int32) for _ in blends]
+    pieces: list[list[list[NDArray[np.int32]]]] = [[[] for _ in pool.spec.classes] for _ in blends]
 
+    def one(number: int, active: list[Active]) -> tuple[int, list[_Counted]]:
+        return number, [_count(found, blend, areas) for found in active for blend in blends]
 
-def _areas_above(plane: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> NDArray[np.int64]:
-    if plane.size < _EXACT:
-        counts = cv2.calcHist([plane], [0], mask, [LEVELS], [0, LEVELS])[:, 0].astype(np.int64)
-    else:
-        chosen = plane.ravel() if mask is None else plane[mask > 0]
-        counts = np.bincount(chosen, minlength=LEVELS)
-    above: NDArray[np.int64] = counts[::-1].cumsum()[::-1][STEP::STEP]
-    return above
-
-
-def _count_all(
-    masks: Sequence[Store], names: Sequence[str], truth: Truth, progress: Progress
-) -> NDArray[np.int64]:
-    counted = []
-    progress.start("read out-of-fold masks", len(names), "images")
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for one in pool.map(partial(_count_mean, masks, truth), names):
-            counted.append(one)
-            progress.advance()
-    progress.finish()
-    return np.array(counted)
-
-
-def _count_mean(masks: Sequence[Store], truth: Truth, name: str) -> NDArray[np.int64]:
-    total = masks[0][name].mask(name)
-    for store in masks[1:]:
-        total = total + store[name].mask(name)
-    return count_image(total / np.float32(len(masks)), truth.get(name, {}))
-
-
-def _mean_label(labels: Sequence[Store], name: str) -> NDArray[np.float32]:
-    total: Any = sum(store[name].label(name) for store in labels)
-    return np.asarray(total / np.float32(len(labels)), np.float32)
-
-
-def _predicted_labels(mean: NDArray[np.float32], *, exclusive: bool) -> NDArray[np.bool_]:
-    """Return (N, C, T); where exactly one class is true it is the first of the most probable."""
-    if not exclusive:
-        return np.asarray(mean[..., None] >= THRESHOLDS)
-    best = np.arange(mean.shape[1]) == mean.argmax(axis=1)[:, None]
-    return np.repeat(best[..., None], len(THRESHOLDS), axis=2)
-
-
-def _predicts(store: Store) -> str:
-    return next(iter(store.values())).predicts
-
-
-def _true(found: Mapping[int, str], spec: TaskSpec) -> list[int]:
-    masks = spec.kind == "segmentation"
+    for number, found in pool.each(one, progress or QUIET, "read out-of-fold masks"):
+        for at, counted in enumerate(found):
+            blend = at % len(blends)
+            if counted.totals[0].any():
+                totals[blend][:, number, counted.number] = counted.totals
+                pieces[blend][counted.number].append(counted.pieces)
+    grid = (2, len(COMPONENT_THRESHOLDS), len(areas))
     return [
-        (rle.area(found[c]) if masks else 1) if c in found else 0 for c in range(len(spec.classes))
+        Evidence(
+            image_ids=pool.names,
+            clusters=pool.clusters,
+            true=pool.true,
+            predicted=total[0],
+            intersection=total[1],
+            gate=None,
+            pixels=pool.pixels,
+            components=tuple(_stacked(one, grid) for one in kept),
+        )
+        for total, kept in zip(totals, pieces, strict=True)
     ]
+
+
+class _Counted(NamedTuple):
+    """One class of one image under one blend: totals (2, T), components (2, T, A)."""
+
+    number: int
+    totals: NDArray[np.int64]
+    pieces: NDArray[np.int32]
+
+
+def _count(active: Active, blend: Blend, areas: NDArray[np.int64]) -> _Counted:
+    plane = scaled(blend.mean(list(active.planes)))
+    return _Counted(
+        active.number,
+        totals_of(plane, active.truth, THRESHOLDS),
+        components_of(plane, active.truth, COMPONENT_THRESHOLDS, areas).astype(np.int32),
+    )
+
+
+def _stacked(pieces: Sequence[NDArray[np.int32]], grid: tuple[int, ...]) -> Components:
+    whole = np.stack(pieces) if pieces else np.zeros((0, *grid), np.int32)
+    return Components(COMPONENT_THRESHOLDS, whole[:, 0], whole[:, 1])

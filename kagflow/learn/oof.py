@@ -60,6 +60,11 @@ class OofWriter:
         axes = 3 if self._probs else 1
         if probs.ndim != axes or probs.shape[0] != self.classes:
             raise DataError(f"{image_id}: probabilities {probs.shape} for {self.classes} classes")
+        if np.isnan(probs).any():
+            raise DataError(
+                f"{image_id}: the model predicts NaN",
+                hint="Train anew with a lower lr or precision=fp32.",
+            )
         self._seen.add(image_id)
         if self._probs is None:
             self._rows.append([image_id, *(f"{value:.9g}" for value in probs.tolist())])

@@ -17,7 +17,7 @@ from kagflow.infer import kernel
 from kagflow.infer.engine import Settings, predict
 from kagflow.infer.members import members_from_config
 from kagflow.learn.assets import make_assets
-from kagflow.learn.ensemble import build_ensemble
+from kagflow.learn.ensemble import Wish, build_ensemble
 from kagflow.learn.oof import OofReader
 from kagflow.learn.train import train_fold
 from kagflow.task.submission import read_submission
@@ -43,7 +43,7 @@ def folds(squares, spec, recipe, run_dir):
 
 @pytest.fixture
 def ensemble(folds, spec, squares, home):
-    value = build_ensemble({"tiny": folds}, spec, squares, home=home, name="pair").value
+    value = build_ensemble({"tiny": folds}, spec, squares, home=home, wish=Wish("pair")).value
     # What is tuned here on two dozen images could leave everything empty.
     value["rules"] = [{"threshold": 0.4, "min_area": 1, "gate": 0.0, "empty": False}] * 2
     return value

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from kagflow import durable
-from kagflow.errors import DataError, RefusedError
-from kagflow.infer.postprocess import ClassRule
+from kagflow.errors import DataError, UsageError
+from kagflow.infer.members import members_from_config
+from kagflow.infer.postprocess import ClassRule, apply, mean_of
 from kagflow.learn import ensemble, perimage
-from kagflow.learn.evaluate import evaluate_run, list_runs, per_image, per_image_ensemble
-from kagflow.learn.oof import OofWriter
+from kagflow.learn.evaluate import list_runs, per_image, per_image_ensemble
+from kagflow.learn.oof import OofReader, OofWriter
 from kagflow.task import rle
 from kagflow.task.folds import write_folds
+from kagflow.task.score import score_rows
 from kagflow.task.spec import TaskSpec
 
 SPEC = TaskSpec("slug", "segmentation", ("1", "2"))
@@ -91,11 +93,30 @@ class House:
             false[2:10, 3:11] = 0.8
         return np.clip(true + false + rng.random(SHAPE) * noise / 3, 0, 1)
 
-    def build(self, runs, name="default"):
-        return self.built(runs, name).value
+    def build(self, runs, **wish):
+        return self.built(runs, **wish).value
 
-    def built(self, runs, name="default"):
-        return ensemble.build_ensemble(runs, self.spec, self.data, home=self.home, name=name)
+    def built(self, runs, *, progress=None, **wish):
+        wish = ensemble.Wish(**wish)
+        return ensemble.build_ensemble(
+            runs, self.spec, self.data, home=self.home, wish=wish, progress=progress
+        )
+
+
+class Notes:
+    """Progress that keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+    def start(self, *_): ...
+
+    def advance(self, n=1): ...
+
+    def finish(self): ...
 
 
 @pytest.fixture
@@ -131,14 +152,83 @@ def test_all_folds_are_cross_fitted_and_cost_adds_up(house):
 
 
 def test_members_are_judged_on_the_images_they_share(house):
-    runs = {
-        "b": [house.run("b", 0), house.run("b", 1)],
-        "a": [house.run("a", 0)],
-    }
-    value = house.build(runs)
-    assert [member["run"] for member in value["members"]] == ["a", "b"]
+    notes = Notes()
+    runs = {"bb": [house.run("bb", 0), house.run("bb", 1)], "a": [house.run("a", 0)]}
+    value = house.built(runs, progress=notes).value
+    # Each invents blobs of its own, which a mean of both forgets.
+    assert {member["run"]: member["weight"] for member in value["members"]} == {"a": 0.5, "bb": 0.5}
     assert (value["cv"]["images"], value["cv"]["partial"]) == (40, True)
+    assert value["cv"]["missing"] == {"a": [1]}
     assert value["cv"]["crossfitted"] is None
+    assert notes.said == ["a: not every fold is trained; judged on 40 of 80 images"]
+    with pytest.raises(DataError, match="a: not every fold is trained") as caught:
+        house.build(runs, complete=True)
+    assert "fold=all" in caught.value.hint
+
+
+def test_a_run_that_is_left_out_takes_no_images_away(house):
+    notes = Notes()
+    runs = {
+        "fpn": [house.run("fpn", 0), house.run("fpn", 1)],
+        "poor": [house.run("poor", 0, noise=30)],
+    }
+    value = house.built(runs, progress=notes).value
+    assert [member["run"] for member in value["members"]] == ["fpn"]
+    assert (value["cv"]["images"], value["cv"]["missing"]) == (80, {})
+    assert value["considered"] == {"fpn": [0, 1], "poor": [0]}
+    assert [one["kind"] for one in value["candidates"]][:2] == ["single", "equal"]
+    assert "poor: no gain on unseen images, left out" in notes.said
+
+
+def three(house):
+    return {
+        name: [house.run(name, fold, noise=noise, seconds=seconds) for fold in (0, 1)]
+        for name, noise, seconds in (("a", 0.3, 0.5), ("bb", 0.3, 2.0), ("ccc", 0.9, 0.25))
+    }
+
+
+def test_every_candidate_is_scored_three_times(house):
+    value = house.build(three(house))
+    kinds = [one["kind"] for one in value["candidates"]]
+    assert kinds[:4] == ["single", "equal", "bagged greedy", "greedy"]
+    for one in value["candidates"]:
+        assert one["naive"] >= max(one["default"], value["cv"]["floor"])
+        assert sum(one["weights"].values()) == pytest.approx(1)
+        assert one["taken"] == (one["kind"] == "single" or one["gain"] > one["error"])
+    assert value["candidates"][1]["crossfitted"] > value["candidates"][0]["crossfitted"] + 0.02
+    assert value["kind"] != "single"
+    assert sum(member["weight"] for member in value["members"]) == pytest.approx(1)
+    low, high = value["cv"]["interval"]
+    assert low < value["cv"]["crossfitted"] < high
+
+
+def test_members_go_in_the_order_of_worth_per_second(house):
+    value = house.build(three(house))
+    shed = value["shedding"]
+    assert [one["run"] for one in shed] == [member["run"] for member in value["members"]][::-1]
+    # bb is as good as a, at four times the cost.
+    order = [one["run"] for one in shed]
+    assert order.index("bb") < order.index("a")
+    assert sum(one["worth"] for one in shed) == pytest.approx(
+        value["cv"]["naive"] - value["cv"]["floor"]
+    )
+    assert {one["run"]: one["seconds_per_image"] for one in shed}["bb"] == 4.0
+
+
+def test_minutes_bound_the_choice(house):
+    runs = three(house)
+    assert house.build(runs, images=60)["cost"]["limit_minutes"] is None
+    # a takes 1 s an image with both folds, bb 4, ccc .5: two of them fit, bb never.
+    tight = house.build(runs, minutes=1.5, images=60)
+    assert {member["run"] for member in tight["members"]} == {"a", "ccc"}
+    assert tight["cost"] == {
+        "seconds_per_image": 1.5, "measured_on": [""], "images": 60, "minutes": 1.5,
+        "limit_minutes": 1.5,
+    }  # fmt: skip
+    gated = runs | {"gate": [house.run("gate", fold, "label", noise=0.05) for fold in (0, 1)]}
+    assert house.build(gated, minutes=1.5, images=60)["cost"]["minutes"] <= 1.5
+    with pytest.raises(UsageError, match=r"no run fits 0.4 minutes: the fastest, ccc, takes 0.5"):
+        house.build(runs, minutes=0.4, images=60)
 
 
 def test_a_good_gate_stays_and_a_bad_one_goes(house):
@@ -169,10 +259,9 @@ def test_the_same_runs_give_the_same_bytes(house):
 
 
 def test_the_engine_reads_what_is_written(house, tmp_path):
-    members = pytest.importorskip("kagflow.infer.members")
     value = house.build({"fpn": [house.run("fpn", 0), house.run("fpn", 1)]})
     durable.write_json(tmp_path / "e.json", value)
-    read, rules, spec = members.members_from_config(
+    read, rules, spec = members_from_config(
         json.loads((tmp_path / "e.json").read_text()), house.home
     )
     assert read[0].weights[1] == house.home / "runs/comp/fpn/fold1/best.safetensors"
@@ -194,7 +283,47 @@ def test_a_gate_alone_is_refused(house):
 def test_runs_of_other_data_are_refused(house):
     folder = house.run("fpn", 0)
     durable.write_json(house.data / "manifest.json", {"profile": "local", "files": {"new": 1}})
-    with pytest.raises(RefusedError, match="fpn: trained on other data"):
+    with pytest.raises(DataError, match="fpn: trained on other data"):
+        house.build({"fpn": [folder]})
+    with pytest.raises(DataError, match="fpn: trained on other data"):
+        per_image(house.home / "runs/comp/fpn", SPEC, house.data)
+
+
+def test_a_store_of_other_folds_is_refused(house):
+    folders = [house.run("fpn", 0), house.run("fpn", 1)]
+    changed = {name: (number // 2, number // 4 % 2) for number, name in enumerate(IMAGES)}
+    write_folds(house.data / "folds.csv", changed)
+    wanted = "fold0 predicts other images than fold 0 has now: 20 too many, 20 missing; 002.jpg"
+    with pytest.raises(DataError, match=wanted) as caught:
+        house.build({"fpn": folders})
+    assert caught.value.exit_code == 6
+    with pytest.raises(DataError, match=wanted):
+        per_image(house.home / "runs/comp/fpn", SPEC, house.data)
+
+
+def test_a_store_of_other_images_is_refused(house):
+    folder = house.run("fpn", 0)
+    fewer = {name: (number // 2, number // 2 % 2) for number, name in enumerate(IMAGES[4:], 4)}
+    write_folds(house.data / "folds.csv", fewer)
+    with pytest.raises(DataError, match=r"2 too many, 0 missing; 000.jpg is in no fold"):
+        house.build({"fpn": [folder]})
+
+
+def test_probabilities_that_are_none_are_refused(house):
+    masks, gate = house.run("fpn", 0), house.run("gate", 0, "label")
+    text = (gate / "oof" / "labels.csv").read_text().splitlines()
+    for bad in ("nan", "1.5", "-0.1", "inf"):
+        spoilt = [*text[:3], f"{text[3].split(',')[0]},0.5,{bad}", *text[4:]]
+        (gate / "oof" / "labels.csv").write_text("\n".join(spoilt) + "\n")
+        with pytest.raises(DataError, match=r"gate.fold0.oof: 004.jpg has probabilities") as caught:
+            house.build({"fpn": [masks], "gate": [gate]})
+        assert caught.value.exit_code == 6
+
+
+def test_a_store_of_other_classes_is_refused(house):
+    folder = house.run("fpn", 0)
+    house.spec = TaskSpec("slug", "segmentation", ("1", "2", "3"))
+    with pytest.raises(DataError, match="fpn/fold0/oof predicts 2 classes of 3"):
         house.build({"fpn": [folder]})
 
 
@@ -249,26 +378,13 @@ def test_runs_are_listed_with_pooled_scores(house):
         ("gate", (0,), 40), ("unet", (1,), 40), ("fpn", (0, 1), 80),
     ]  # fmt: skip
     assert rows[2].score == pytest.approx(0.55)
+    assert (rows[2].seconds, rows[2].hours) == (20, pytest.approx(20 / 3600))
+    assert rows[2].seconds_per_image == 1.0
     assert list_runs(house.home / "none") == []
 
 
-def test_a_run_is_scored_at_default_rules(house):
-    folds = [house.run("fpn", 0), house.run("fpn", 1)]
-    scored = evaluate_run(house.home / "runs/comp/fpn", SPEC, house.data)
-    built = house.build({"fpn": folds})
-    assert scored.score == built["cv"]["default"]
-    assert (scored.floor, scored.images, scored.of) == (built["cv"]["floor"], 80, 80)
-    assert scored.score == pytest.approx(np.mean(scored.per_class))
-    assert scored.nonempty > 0.5
-    house.run("gate", 1, "label", noise=0)
-    gate = evaluate_run(house.home / "runs/comp/gate", SPEC, house.data)
-    assert (gate.score, gate.images, gate.of, gate.folds) == (1, 40, 80, (1,))
-    with pytest.raises(DataError, match="no finished fold"):
-        evaluate_run(house.home / "runs/comp/none", SPEC, house.data)
-
-
 def test_every_image_of_an_ensemble_is_accounted_for(house, tmp_path):
-    built = house.built({"fpn": [house.run("fpn", 0), house.run("fpn", 1)]}, "best")
+    built = house.built({"fpn": [house.run("fpn", 0), house.run("fpn", 1)]}, name="best")
     assert built.images.scores.mean() == pytest.approx(built.value["cv"]["crossfitted"])
     assert built.images.folds.tolist() == [number // 2 % 2 for number in range(80)]
     assert built.images.clusters.tolist() == [number // 2 for number in range(80)]
@@ -284,9 +400,9 @@ def test_every_image_of_a_run_is_accounted_for(house):
     house.run("fpn", 0), house.run("fpn", 1)
     run = house.home / "runs/comp/fpn"
     found = per_image(run, SPEC, house.data)
-    scored = evaluate_run(run, SPEC, house.data)
-    assert found.scores.mean() == pytest.approx(scored.score)
-    assert found.floors.mean() == pytest.approx(scored.floor)
+    cv = house.build({"fpn": [run / "fold0", run / "fold1"]})["cv"]
+    assert found.scores.mean() == pytest.approx(cv["default"])
+    assert found.floors.mean() == pytest.approx(cv["floor"])
     assert (found.name, found.scores.shape) == ("fpn", (80, 2))
     house.run("gate", 1, "label", noise=0)
     gate = per_image(house.home / "runs/comp/gate", SPEC, house.data)
@@ -294,3 +410,24 @@ def test_every_image_of_a_run_is_accounted_for(house):
     assert gate.scores.shape == (40, 2)
     with pytest.raises(DataError, match="no finished fold"):
         per_image(house.home / "runs/comp/none", SPEC, house.data)
+
+
+def test_what_is_scored_is_what_the_kernel_applies(house):
+    """Blend the stores by the weights that were written, apply the rules, score by hand."""
+    value = house.build(three(house) | {"gate": [house.run("gate", f, "label") for f in (0, 1)]})
+    assert {member["mean"] for member in value["members"]} == {"probabilities"}
+    members, rules, spec = members_from_config(value, house.home)
+    rows = {}
+    for number, name in enumerate(IMAGES):
+        maps, seen = [], []
+        for one in members:
+            store = OofReader(one.weights[number // 2 % 2].parent / "oof")
+            if one.predicts == "label":
+                seen.append(store.label(name) * np.float32(one.weight))
+            else:
+                maps.append(store.mask(name) * np.float32(one.weight))
+        masks = apply(mean_of(maps), mean_of(seen) if seen else None, rules)
+        rows[name] = {c: rle.encode(mask) for c, mask in enumerate(masks) if mask.any()}
+    assert score_rows(rows, house.truth, spec).value == pytest.approx(
+        value["cv"]["naive"], abs=1e-12
+    )

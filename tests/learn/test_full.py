@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from kagflow.errors import RefusedError
 from kagflow.infer.members import members_from_config
-from kagflow.learn.ensemble import build_ensemble
+from kagflow.learn.ensemble import Wish, build_ensemble
 from kagflow.learn.evaluate import finished_folds
 from kagflow.learn.job import Job, read_fold
 from kagflow.learn.train import train_fold
@@ -50,8 +50,10 @@ def test_all_images_are_trained_on_and_none_is_judged(squares, spec, recipe, run
 def test_its_weights_join_the_twins_whose_score_stays(squares, spec, trained, tmp_path):
     home = tmp_path / "work"
     folds, everything = trained("tiny", [0, 1]), trained("tiny", ["full"])
-    one = build_ensemble({"tiny": folds}, spec, squares, home=home, name="one").value
-    both = build_ensemble({"tiny": everything + folds}, spec, squares, home=home, name="both").value
+    one = build_ensemble({"tiny": folds}, spec, squares, home=home, wish=Wish("one")).value
+    both = build_ensemble(
+        {"tiny": everything + folds}, spec, squares, home=home, wish=Wish("both")
+    ).value
     assert both["considered"] == {"tiny": [0, 1, "full"]}
     (member,) = both["members"]
     assert member["folds"] == [0, 1, "full"]
@@ -72,13 +74,15 @@ def test_its_weights_join_the_twins_whose_score_stays(squares, spec, trained, tm
 def test_alone_it_is_refused(squares, spec, trained, tmp_path):
     runs = {"tiny": trained("tiny", ["full"]), "other": trained("other", [0])}
     with pytest.raises(RefusedError, match="tiny was trained on everything alone") as caught:
-        build_ensemble(runs, spec, squares, home=tmp_path / "work", name="x")
+        build_ensemble(runs, spec, squares, home=tmp_path / "work", wish=Wish("x"))
     assert "fold=all" in caught.value.hint
 
 
 def test_a_twin_of_another_recipe_is_refused(squares, spec, trained, tmp_path):
     runs = {"tiny": trained("tiny", [0]) + trained("tiny", ["full"], seed=5)}
     with pytest.raises(RefusedError, match="two recipes"):
-        build_ensemble(runs, spec, squares, home=tmp_path / "work", name="x")
+        build_ensemble(runs, spec, squares, home=tmp_path / "work", wish=Wish("x"))
     runs = {"same": trained("same", [0]) + trained("same", ["full"], batch=2)}
-    assert build_ensemble(runs, spec, squares, home=tmp_path / "work", name="x").value["members"]
+    assert build_ensemble(runs, spec, squares, home=tmp_path / "work", wish=Wish("x")).value[
+        "members"
+    ]

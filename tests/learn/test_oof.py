@@ -115,3 +115,11 @@ def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
             reader.mask("z")
         with pytest.raises(DataError, match="damaged at a"):
             reader.mask("a")
+
+
+@pytest.mark.parametrize(("predicts", "shape"), [("mask", (3, 4, 4)), ("label", (3,))])
+def test_nan_is_no_probability(folder, predicts, shape):
+    probs = np.full(shape, 0.5, np.float32)
+    probs[(2, *(0,) * (len(shape) - 1))] = np.nan
+    with pytest.raises(DataError, match="a: the model predicts NaN"):
+        OofWriter(folder, predicts, 3).add("a", probs, 4, 4)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from kagflow.errors import DataError
 from kagflow.infer.postprocess import ClassRule, apply
-from kagflow.learn import evidence, search
+from kagflow.learn import evidence, grids, search
+from kagflow.learn.counts import COMPONENT_THRESHOLDS
 from kagflow.learn.oof import OofReader, OofWriter
 from kagflow.task import metric, rle
 from kagflow.task.score import score_rows
@@ -101,25 +103,72 @@ def test_counts_are_those_of_thresholded_masks(made):
         assert np.array_equal(counted.gate[row], both[1][name].label(name))
 
 
-def test_gains_agree_with_brute_force(made):
-    _, _, _, counted = made
-    areas = search.area_grid(counted.pixels)
+def random_rule(rng, counted):
+    areas = [int(area) for area in counted.areas]
+    kind = rng.integers(0, 5)
+    threshold = float(rng.choice(COMPONENT_THRESHOLDS))
+    gate = float(rng.choice(grids.GATES)).__round__(4)
+    if kind == 0:
+        return ClassRule(threshold, min_component=int(rng.choice(areas[1:])), gate=gate)
+    if kind == 1:
+        higher = [float(one) for one in evidence.THRESHOLDS if one > threshold]
+        return ClassRule(threshold, int(rng.choice(areas)), seed=float(rng.choice([0, *higher])))
+    if kind == 2:
+        return ClassRule(threshold, int(rng.choice(areas)), soft=float(rng.choice(grids.SOFT)))
+    return ClassRule(threshold, int(rng.choice(areas)), gate=gate, empty=bool(kind == 4))
+
+
+def test_every_rule_counts_what_it_leaves_of_the_maps(made):
+    truth, _, both, counted = made
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        rules = [random_rule(rng, counted) for _ in range(3)]
+        rows = range(0, 240, 7)
+        names = [counted.image_ids[row] for row in rows]
+        by_hand = score_by_hand(truth, both, rules, names)
+        some = search.count_rules(counted, rules)[:, list(rows)]
+        assert search.score_counts(metric.dice, *some) == by_hand, rules
+
+
+def test_every_cell_of_every_grid_gains_what_its_rule_does(made):
+    counted = made[3]
     parts = search.make_parts(counted.clusters, counted.true > 0)
+    empty = search.count_rules(counted, [search.EMPTY] * 3)
     rng = np.random.default_rng(0)
-    for index in range(3):
-        gains = search.class_gains(counted, metric.dice, index, parts=parts, areas=areas)
-        assert gains.shape == (5, 31, len(areas), len(search.GATES))
-        for _ in range(40):
-            part, at, area, gate = (int(rng.integers(0, size)) for size in gains.shape)
-            by_hand = 0.0
-            for row in np.flatnonzero(parts == part):
-                predicted = counted.predicted[row, index, at]
-                both, true = counted.intersection[row, index, at], counted.true[row, index]
-                if predicted < areas[area] or counted.gate[row, index] < search.GATES[gate]:
-                    predicted = both = 0
-                score = 2 * both / (predicted + true) if predicted + true else 1
-                by_hand += score - (true == 0)
-            assert gains[part, at, area, gate] == pytest.approx(by_hand, abs=1e-9)
+    kinds = set()
+    for index, found in enumerate(search.all_grids(counted, metric.dice, parts)):
+        nothing = metric.dice(*empty)[:, index]
+        for grid in found:
+            kinds.add(grid.kind)
+            assert len(grid.gains) == 10
+            for _ in range(25):
+                part, *cell = (int(rng.integers(0, size)) for size in grid.gains.shape)
+                rules = [search.EMPTY] * 3
+                rules[index] = grid.rule(tuple(cell))
+                scores = metric.dice(*search.count_rules(counted, rules))[:, index]
+                wanted = (scores - nothing)[parts == part].sum()
+                assert grid.gains[(part, *cell)] == pytest.approx(wanted, abs=1e-9), grid.kind
+    assert kinds == {
+        "default", "total area", "components", "triplet", "total area, calibrated gate",
+        "components, calibrated gate", "total area, gate", "components, gate", "soft gate",
+    }  # fmt: skip
+
+
+def test_a_calibrated_gate_stands_where_keeping_is_worth_more_than_dropping(made):
+    counted = made[3]
+    parts = search.make_parts(counted.clusters, counted.true > 0)
+    known = search.reliability(counted, 2, parts)
+    (grid,) = [
+        one
+        for one in grids.make_grids(counted, metric.dice, 2, parts, known)
+        if one.kind == "total area, calibrated gate"
+    ]
+    rule = grid.rule(grid.pick(frozenset()))
+    # Class 2 is drawn well, so a mask is kept from p = 1 / (1 + q) on, a little above a half.
+    curve = known.curve()
+    at = int(np.flatnonzero(np.float32(rule.gate) == grids.GATES)[0])
+    around = [float(curve(np.array([grids.GATES[at + step]]))[0]) for step in (-1, 1)]
+    assert around[0] < 0.53 < around[1]
 
 
 def test_rules_score_what_is_promised_when_applied_to_the_maps(made):
@@ -131,25 +180,42 @@ def test_rules_score_what_is_promised_when_applied_to_the_maps(made):
 
 def test_each_class_gets_the_rule_that_fits_it(made):
     truth, _, both, counted = made
-    specks, guessed, gated = search.search(counted, metric.dice).rules
-    assert 9 < specks.min_area <= 64
+    found = search.search(counted, metric.dice)
+    specks, guessed, gated = found.rules
     assert not specks.empty
+    assert 9 < max(specks.min_area, specks.min_component) <= 64
     assert guessed.empty
-    assert 0.3 < gated.gate <= 0.65
+    assert found.kinds[1] == search.NOTHING
+    assert 0.3 < gated.gate <= 0.7 or gated.soft > 1
     alone = evidence.gather(both[:1], truth, SPEC, clusters=made[1])
     without = search.search(alone, metric.dice)
-    assert [rule.gate for rule in without.rules] == [0, 0, 0]
-    found = search.search(counted, metric.dice)
+    assert [(rule.gate, rule.soft) for rule in without.rules] == [(0, 1)] * 3
     assert found.crossfitted.value > without.crossfitted.value + 0.02
     assert found.crossfitted.value > found.default.value + 0.05
     assert found.naive.value >= found.crossfitted.value > found.naive.value - 0.02
 
 
+def test_the_cross_fitted_score_is_of_rules_that_did_not_see_the_image(made):
+    counted = made[3]
+    found = search.search(counted, metric.dice)
+    assert search.score_counts(metric.dice, *found.outside) == found.crossfitted
+    part = 4
+    grid = search.all_grids(counted, metric.dice, found.parts)[0][1]
+    before = grid.pick(frozenset({part}))
+    changed = grids.Grid(grid.kind, grid.gains.copy(), grid.rule)
+    changed.gains[part] = np.random.default_rng(0).normal(size=grid.gains[part].shape) * 100
+    changed.__post_init__()
+    assert changed.pick(frozenset({part})) == before
+    assert changed.pick(frozenset()) != before
+
+
 def test_a_gate_that_knows_nothing_is_not_used(made):
     counted = made[3]
     rng = np.random.default_rng(5)
-    noise = evidence.Evidence(**{**vars(counted), "gate": rng.random((240, 3)).astype(np.float32)})
-    assert [rule.gate for rule in search.search(noise, metric.dice).rules] == [0, 0, 0]
+    noise = replace(counted, gate=rng.random((240, 3)).astype(np.float32))
+    rules = search.search(noise, metric.dice).rules
+    assert [(rule.gate, rule.soft) for rule in rules[:2]] == [(0, 1)] * 2
+    assert rules[2].gate < 0.1
 
 
 def random_counts(rng, images, *, skill):
@@ -167,18 +233,14 @@ def random_counts(rng, images, *, skill):
 
 
 def gain_of(rule, counted):
-    """Apply a rule to counts by hand; return its score above that of predicting nothing."""
-    at = int(np.flatnonzero(rule.threshold == evidence.THRESHOLDS)[0])
-    keep = (counted.predicted[..., at] >= rule.min_area) & (not rule.empty)
-    nothing = 0 * counted.true
-    predicted, both = counted.predicted[..., at] * keep, counted.intersection[..., at] * keep
-    score = metric.dice(both, predicted, counted.true).mean()
-    return score - metric.dice(nothing, nothing, counted.true).mean()
+    """Apply a rule to counts; return its score above that of predicting nothing."""
+    counts = search.count_rules(counted, [rule])
+    nothing = search.count_rules(counted, [search.EMPTY])
+    return metric.dice(*counts).mean() - metric.dice(*nothing).mean()
 
 
-# At .6 a class is worth about nothing, where taking the better of two noisy figures flatters most.
-@pytest.mark.parametrize(("skill", "optimism"), [(0, 0.001), (0.6, 0.008), (0.9, 0.003)])
-def test_cross_fitted_score_is_never_below_the_floor_nor_flattering(skill, optimism):
+@pytest.mark.parametrize(("skill", "optimism"), [(0, 0.001), (0.6, 0.004), (0.9, 0.003)])
+def test_the_answer_is_never_below_the_floor_nor_flattered(skill, optimism):
     rng = np.random.default_rng(1)
     fresh = random_counts(rng, 20_000, skill=skill)
     gaps, gains = [], []
@@ -186,7 +248,9 @@ def test_cross_fitted_score_is_never_below_the_floor_nor_flattering(skill, optim
         found = search.search(random_counts(rng, 150, skill=skill), metric.dice)
         promised = found.crossfitted.value - found.crossfitted.floor
         assert promised >= 0
-        assert found.crossfitted.value >= found.default.value - 1e-12
+        assert found.naive.value >= found.naive.floor
+        if found.rules[0].empty:
+            assert found.naive.value == found.naive.floor
         gains.append(gain_of(found.rules[0], fresh))
         gaps.append(promised - gains[-1])
     assert abs(np.mean(gaps)) < optimism
@@ -194,34 +258,46 @@ def test_cross_fitted_score_is_never_below_the_floor_nor_flattering(skill, optim
     assert np.mean(gains) > 0.02 or skill < 0.9
 
 
+def kind(gains, name="x"):
+    return grids.Grid(name, gains, lambda cell: ClassRule(min_area=sum(cell)))
+
+
+def test_choose_takes_the_plainest_that_is_as_good():
+    plain, tuned = np.full((5, 1), -1.0), np.full((5, 31, 4), -1.0)
+    assert search.choose([kind(plain, "default"), kind(tuned)]) == (search.NOTHING, search.EMPTY)
+    plain[:] = 1.0
+    assert search.choose([kind(plain, "default"), kind(tuned)]).kind == "default"
+    tuned[:] = 1.0
+    assert search.choose([kind(plain, "default"), kind(tuned)]).kind == "default"
+    tuned[:, 20:25, 1:] = 2.0
+    assert search.choose([kind(plain, "default"), kind(tuned)]) == ("x", ClassRule(min_area=24))
+
+
+def test_one_lucky_part_is_not_believed():
+    gains = np.full((5, 31, 4), -0.1)
+    for part in range(5):
+        gains[part, 6 * part : 6 * part + 3] = 0.8
+    assert gains.sum(axis=0).max() > 0.3
+    assert search.choose([kind(np.full((5, 1), -0.1)), kind(gains)]).kind == search.NOTHING
+
+
 def test_pick_prefers_the_middle_of_a_plateau_to_a_peak():
     table = np.zeros((9, 7, 1))
     table[0, 6] = 5.0
     table[3:8, 1:6] = 3.0
-    assert search.pick(table) == (5, 3, 0)
-    assert search.pick(np.zeros((9, 7, 3))) == (4, 3, 1)
+    assert grids.plateau(table) == (5, 3, 0)
+    assert grids.plateau(np.zeros((9, 7, 3))) == (4, 3, 1)
 
 
-def test_choose_takes_the_simplest_that_is_as_good():
-    gains = np.full((5, 31, 4, 3), -1.0)
-    assert search.choose(gains) is None
-    gains[:, *search.DEFAULT] = 1.0
-    assert search.choose(gains) == search.DEFAULT
-    gains[:] = 1.0
-    assert search.choose(gains) == search.DEFAULT
-    gains[:, 20:25, 1:, :] = 2.0
-    cell = search.choose(gains)
-    assert (cell[0], cell[2]) == (22, 0)
-    gains[:, 20:25, 1:, 1:] = 3.0
-    assert search.choose(gains)[2] > 0
-
-
-def test_one_lucky_part_is_not_believed():
-    gains = np.full((5, 31, 4, 1), -0.1)
-    for part in range(5):
-        gains[part, 6 * part : 6 * part + 3] = 0.8
-    assert gains.sum(axis=0).max() > 0.3
-    assert search.choose(gains) is None
+def test_what_is_picked_without_parts_is_picked_from_the_others():
+    rng = np.random.default_rng(0)
+    gains = rng.normal(size=(5, 9, 7))
+    for excluded in (frozenset(), frozenset({1}), frozenset({0, 4})):
+        grid = kind(gains)
+        kept = [part for part in range(5) if part not in excluded]
+        assert grid.pick(excluded) == grids.plateau(gains[kept].sum(axis=0))
+        inside = gains[(kept, *grid.pick(excluded))].sum()
+        assert grid.inside(excluded) == pytest.approx(inside)
 
 
 def test_parts_keep_clusters_whole_and_share_classes():
@@ -229,26 +305,26 @@ def test_parts_keep_clusters_whole_and_share_classes():
     clusters = rng.integers(0, 300, 500)
     present = (rng.random((300, 2)) < 0.2)[clusters]
     parts = search.make_parts(clusters, present)
-    assert sorted(set(parts)) == [0, 1, 2, 3, 4]
+    assert sorted(set(parts)) == list(range(10))
     for cluster in set(clusters.tolist()):
         assert len(set(parts[clusters == cluster])) == 1
     groups = np.unique(np.column_stack([clusters, parts, present]), axis=0)
-    counts = [groups[groups[:, 1] == part, 2:].sum(axis=0) for part in range(5)]
+    counts = [groups[groups[:, 1] == part, 2:].sum(axis=0) for part in range(10)]
     assert np.ptp(counts, axis=0).max() <= 3
     assert search.make_parts(np.array([7, 7, 9]), np.zeros((3, 1), bool)).max() == 1
 
 
 def test_a_single_group_leaves_the_default_or_nothing():
     counted = random_counts(np.random.default_rng(0), 40, skill=1)
-    single = evidence.Evidence(**{**vars(counted), "clusters": np.zeros(40, np.int64)})
+    single = replace(counted, clusters=np.zeros(40, np.int64))
     found = search.search(single, metric.dice)
     assert found.rules[0] in (ClassRule(), ClassRule(empty=True))
 
 
 def test_a_metric_of_whole_images_can_be_tuned_too():
     counted = random_counts(np.random.default_rng(0), 100, skill=0.9)
-    per_image = search.search(counted, lambda i, p, t: metric.dice(i, p, t).mean(axis=1))
-    assert per_image == search.search(counted, metric.dice)
+    whole = search.search(counted, lambda i, p, t: metric.dice(i, p, t).mean(axis=1))
+    assert whole == search.search(counted, metric.dice)
 
 
 def test_members_are_averaged_where_all_of_them_predict(tmp_path):
@@ -267,18 +343,7 @@ def test_members_are_averaged_where_all_of_them_predict(tmp_path):
     assert counted.true.tolist() == [[30, 0, 0], [0, 0, 4]]
     mean = (maps["one"].mask("c") + maps["two"].mask("c")) / 2
     assert mean.shape == (3, 12, 10)
-    at = search.DEFAULT[0]
+    at = int(np.flatnonzero(evidence.THRESHOLDS == 0.5)[0])
     assert counted.predicted[1, :, at].tolist() == (mean >= 0.5).sum(axis=(1, 2)).tolist()
     with pytest.raises(DataError, match="no image that all members"):
         evidence.gather(both, truth, SPEC, clusters={"a": 0})
-
-
-def test_big_images_are_counted_exactly(monkeypatch):
-    rng = np.random.default_rng(0)
-    probs = rng.random((2, 50, 60)).astype(np.float32)
-    truth = {1: rle.encode(rng.random((50, 60)) < 0.3)}
-    usual = evidence.count_image(probs, truth)
-    monkeypatch.setattr(evidence, "_EXACT", 0)
-    assert np.array_equal(evidence.count_image(probs, truth), usual)
-    edges = np.array([[[0, 0.5, 128 / 256, 127.99 / 256, 1.0]]], np.float32)
-    assert evidence.count_image(edges, {})[0, 0, search.DEFAULT[0]] == 3

@@ -125,9 +125,7 @@ class House:
         """Join runs as `kagflow ensemble` does."""
         folder = self.root / "runs" / "tiles"
         chosen = {run: sorted((folder / run).glob("fold*")) for run in runs}
-        built = ensemble.build_ensemble(
-            chosen, self.spec, self.data, home=self.root, name="default"
-        )
+        built = ensemble.build_ensemble(chosen, self.spec, self.data, home=self.root)
         file = self.root / "ensembles" / "tiles" / "default.json"
         durable.write_json(file, built.value)
         perimage.write(perimage.path_beside(file), built.images)
