@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 
 from kagflow.infer.postprocess import mean_of
 
-# Weights are whole numbers of parts, a hundred at most.
-_FINE = 100
-_NEAR = 1e-6
-
 
 @dataclass(frozen=True)
 class Blend:
@@ -35,18 +31,6 @@ class Blend:
     def of(cls, chosen: Sequence[int], members: int, *, logits: bool = False) -> Self:
         """Count the numbers of members in `chosen`."""
         counts = np.bincount(np.asarray(chosen, np.int64), minlength=members)
-        return cls(tuple(int(count) for count in counts), logits)
-
-    @classmethod
-    def from_weights(cls, weights: Sequence[float], *, logits: bool = False) -> Self:
-        """Return the blend of some weights, as near as hundredths of their sum come."""
-        shares = np.array(weights, np.float64) / sum(weights)
-        for times in range(1, _FINE + 1):
-            counts = np.rint(shares * times)
-            if np.abs(counts - shares * times).max() < _NEAR:
-                break
-        else:
-            counts = np.rint(shares * _FINE)
         return cls(tuple(int(count) for count in counts), logits)
 
     @property

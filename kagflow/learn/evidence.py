@@ -19,11 +19,13 @@ from kagflow.learn.counts import totals as totals_of
 from kagflow.learn.oof import OofReader
 from kagflow.learn.pool import Active, Pool, Store, Truth, open_pool
 from kagflow.progress import QUIET, Progress
+from kagflow.task import rle
 from kagflow.task.folds import Folds
 from kagflow.task.spec import TaskSpec
 
 __all__ = [
-    "THRESHOLDS", "Components", "Evidence", "Mix", "Store", "Truth", "count_blends", "from_labels",
+    "THRESHOLDS", "Components", "Evidence", "Store", "Truth", "count_blends", "count_image",
+    "from_labels",
     "gather", "open_member",
 ]  # fmt: skip
 
@@ -141,42 +143,36 @@ def _check_images(folder: Path, reader: OofReader, folds: Folds) -> None:
     )
 
 
-class Mix(NamedTuple):
-    """Say how members are averaged: a weight each, of probabilities or of logits."""
-
-    weights: Sequence[float]
-    logits: bool = False
-
-
 def gather(
     members: Sequence[Store],
     truth: Truth,
     spec: TaskSpec,
     *,
     clusters: Mapping[str, int],
-    mix: Mix | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
-    """Average members, alike unless `mix` says how, on the images that all predict, and count.
+    """Average members of equal weight on the images that all of them predict, and count.
 
     Members that predict masks are averaged at the image's own size; those that predict labels
     make the gate, or, for classification, the prediction itself. Raises DataError where no image
     is predicted by all, and for probabilities that are none.
     """
     pool = open_pool(members, truth, spec, clusters)
-    mix = mix or Mix([1.0] * len(members))
-    kinds = [next(iter(store.values())).predicts for store in members]
-    weights = {
-        kind: [w for w, one in zip(mix.weights, kinds, strict=True) if one == kind]
-        for kind in ("mask", "label")
-    }
+    labels = Blend((1,) * len(pool.labels)) if len(pool.labels) else None
     if spec.kind == "classification":
-        return from_labels(pool, Blend.from_weights(weights["label"], logits=mix.logits))
-    blend = Blend.from_weights(weights["mask"], logits=mix.logits)
-    (counted,) = count_blends(pool, [blend], progress)
-    if not weights["label"]:
-        return counted
-    return replace(counted, gate=Blend.from_weights(weights["label"]).mean(list(pool.labels)))
+        assert labels is not None
+        return from_labels(pool, labels)
+    (counted,) = count_blends(pool, [Blend((1,) * len(pool.masks))], progress)
+    return counted if labels is None else replace(counted, gate=labels.mean(list(pool.labels)))
+
+
+def count_image(probs: NDArray[np.float32], truth: Mapping[int, str]) -> NDArray[np.int64]:
+    """Count one image's mask probabilities (C, H, W): (2, C, T) areas and intersections."""
+    counted = []
+    for index, plane in enumerate(scaled(probs)):
+        real = rle.decode(truth[index], *plane.shape) if index in truth else None
+        counted.append(totals_of(plane, real, THRESHOLDS))
+    return np.stack(counted, axis=1)
 
 
 def from_labels(pool: Pool, blend: Blend) -> Evidence:

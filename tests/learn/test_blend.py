@@ -23,11 +23,3 @@ def test_means_are_weighted_and_leave_out_what_does_not_count():
     assert Blend((1, 3, 0), logits=True).mean([*maps, None]) == pytest.approx(wanted, abs=1e-4)
     one = Blend((0, 5))
     assert np.array_equal(one.mean([None, maps[1]]), maps[1])
-
-
-def test_weights_become_counts():
-    assert Blend.from_weights([0.5, 0.5]) == Blend((1, 1))
-    assert Blend.from_weights([1, 3, 0], logits=True) == Blend((1, 3, 0), logits=True)
-    for counts in ((18, 10, 45, 28), (2, 3, 3, 2, 1), (1, 0, 6)):
-        assert Blend.from_weights(Blend(counts).weights) == Blend(counts)
-    assert Blend.from_weights([0.123456, 0.876544]).weights == (0.12, 0.88)

@@ -101,6 +101,9 @@ def test_counts_are_those_of_thresholded_masks(made):
             assert counted.intersection[row, index, at] == (mask & true).sum()
             assert counted.true[row, index] == true.sum()
         assert np.array_equal(counted.gate[row], both[1][name].label(name))
+        alone = evidence.count_image(probs, truth[name])
+        assert np.array_equal(alone[0], counted.predicted[row])
+        assert np.array_equal(alone[1], counted.intersection[row])
 
 
 def random_rule(rng, counted):
