@@ -55,7 +55,7 @@ def command(
     )
     progress = session.out.progress()
     progress.start("write the page")
-    text = page.render(head, facts, value["cv"] if value else None)
+    text = page.render(head, facts, value)
     path = output or session.workspace.reports / f"{known.name}.html"
     durable.write_text(path, text)
     progress.finish()

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from kagflow.errors import DataError
 from kagflow.learn import evaluate
+from kagflow.learn.assess import assess
 from kagflow.learn.perimage import PerImage, shared
 from kagflow.progress import QUIET, Progress
 from kagflow.report import errors, judge, spent
-from kagflow.report.curves import Curve, areas, curves
+from kagflow.report.curves import Curve, curves
 from kagflow.report.doubts import Doubt, Twins, find_doubts, find_twins
 from kagflow.report.facts import Facts, Limits, Member, Members, Missing, Place
 from kagflow.report.gallery import Card, Source, make_cards
 from kagflow.report.judge import Judge
 from kagflow.report.reliability import Gate, by_class, raw_gate
-from kagflow.report.worth import correlations, worth
 from kagflow.task import metric
 from kagflow.task.folds import Folds, read_folds
 from kagflow.task.labels import Labels, read_labels
+from kagflow.task.metric import Metric
 
 # Members whose every image is scored for intervals and correlations.
 MEMBERS = 12
@@ -48,8 +50,9 @@ class Collector:
         twins = () if isinstance(result, Missing) else find_twins(result)
         return Facts(
             labels=self.place.spec.classes,
+            there=() if isinstance(result, Missing) else _there(result),
             sample=(len(self.sample), len(self.folds)),
-            worth=result if isinstance(result, Missing) else worth(result),
+            worth=result if isinstance(result, Missing) else assess(result, self.metric),
             costs=result if isinstance(result, Missing) else errors.costs(result),
             runs=evaluate.list_runs(self.place.runs),
             submitted=self._submitted(),
@@ -61,6 +64,11 @@ class Collector:
             doubts=doubts,
             twins=twins,
         )
+
+    @cached_property
+    def metric(self) -> Metric:
+        """Return the competition's metric."""
+        return metric.load(self.place.spec)
 
     @cached_property
     def folds(self) -> Folds:
@@ -142,7 +150,8 @@ class Collector:
                     tta=", ".join(told[0]["tta"]) if told else "",
                     weight=voice.weight if told else None,
                     seconds=sum(float(one["seconds_per_image"]) for one in told) or None,
-                    alone=worth(result),
+                    worth=_worth(told),
+                    alone=assess(result, self.metric),
                 )
             )
         # A gate is scored by which classes it sees: no number to compare with a mask's.
@@ -160,12 +169,9 @@ class Collector:
         spec = self.place.spec
         if spec.kind == "classification" and spec.exclusive:
             return Missing("An image has exactly one class: the most probable, at no threshold.")
-        names = sorted(judged.image_ids & self.sample.keys())
-        if not names:
-            return Missing("No image is predicted by all members.", self.place.command("ensemble"))
-        found = areas(judged, self.truth, names, self.progress)
-        masks = spec.kind == "segmentation"
-        return curves(found, judged.rules, metric.load(spec), spec.classes, masks=masks)
+        clusters = {name: cluster for name, (cluster, _) in self.sample.items()}
+        evidence = judge.evidence(judged, self.truth, clusters, self.progress)
+        return curves(evidence, judged.rules, self.metric, spec.classes)
 
     def _gates(self) -> Sequence[Gate] | Missing:
         """Show the ensemble's calibrated gate, and every run that predicts labels as it is."""
@@ -237,3 +243,28 @@ class Collector:
         for image_id in doubted:
             kept[image_id] = (*chosen.get(image_id, ()), "doubted")
         return dict(list(kept.items())[:limit])
+
+
+def _there(result: PerImage) -> tuple[int, ...]:
+    return tuple(int(count) for count in (result.true > 0).sum(axis=0))
+
+
+def _worth(told: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return what the ensemble's JSON says that a run is worth to it."""
+    found = [one["worth"] for one in told if one.get("worth") is not None]
+    return float(found[0]) if found else None
+
+
+def correlations(results: Sequence[PerImage]) -> list[list[float | None]]:
+    """Return how alike the results' scores are image by image (Pearson); None where one is flat."""
+    scores = np.stack([one.image_scores for one in results])
+    scores = scores - scores.mean(axis=1, keepdims=True)
+    size = np.sqrt((scores**2).sum(axis=1))
+    many = range(len(results))
+    return [
+        [
+            float(scores[a] @ scores[b] / (size[a] * size[b])) if size[a] * size[b] > 0 else None
+            for b in many
+        ]
+        for a in many
+    ]

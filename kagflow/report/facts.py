@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kagflow.learn.assess import Worth
 from kagflow.learn.evaluate import RunRow
 from kagflow.report.curves import Curve
 from kagflow.report.doubts import Doubt, Twins
@@ -14,7 +15,6 @@ from kagflow.report.errors import Cost
 from kagflow.report.gallery import Card
 from kagflow.report.reliability import Gate
 from kagflow.report.spent import Hours, Submitted
-from kagflow.report.worth import Worth
 from kagflow.task.spec import TaskSpec
 
 
@@ -50,7 +50,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Member:
-    """One member of the ensemble: how it counts, what it costs, what it is worth alone."""
+    """One member of the ensemble: how it counts, what it costs, what it is worth.
+
+    `worth` is what the ensemble loses without it, `alone` what it scores by itself.
+    """
 
     run: str
     predicts: str
@@ -58,6 +61,7 @@ class Member:
     tta: str
     weight: float | None
     seconds: float | None
+    worth: float | None
     alone: Worth
 
 
@@ -75,10 +79,12 @@ class Members:
 class Facts:
     """Everything on the page; a section that cannot be made is Missing and says why.
 
-    `sample` is how many images curves and members were to be of, and how many there are.
+    `there` counts the images that hold each class; `sample` is how many images curves and members
+    were to be of, and how many there are.
     """
 
     labels: tuple[str, ...]
+    there: tuple[int, ...]
     sample: tuple[int, int]
     worth: Worth | Missing
     costs: Sequence[Sequence[Cost]] | Missing

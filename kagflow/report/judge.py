@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ from numpy.typing import NDArray
 
 from kagflow.errors import DataError
 from kagflow.infer.members import MEANS
-from kagflow.infer.postprocess import ClassRule, apply, apply_labels, mean_of
+from kagflow.infer.postprocess import ClassRule, apply, apply_labels
+from kagflow.learn.blend import Blend
 from kagflow.learn.evaluate import finished_folds, read_run
-from kagflow.learn.evidence import Store, open_member
+from kagflow.learn.evidence import Evidence, Store, Truth, count_blends, from_labels, open_member
+from kagflow.learn.pool import open_pool
+from kagflow.progress import QUIET, Progress
 from kagflow.task.spec import TaskSpec
 
 Float = NDArray[np.float32]
 PROBABILITIES = MEANS[0]
+# Weights are shares of a few whole parts; floats of them are read back as such.
+FINEST = 1000
 
 
 @dataclass(frozen=True)
@@ -88,23 +95,22 @@ class Judge:
     def probs(self, image_id: str) -> Float:
         """Return the mean mask probabilities of an image, (C, H, W)."""
         maps = [voice.store[image_id].mask(image_id) for voice in self.segmenters]
-        return _mean(maps, self.segmenters)
+        return blend_of(self.segmenters).mean(maps)
 
     def labels(self, image_id: str) -> Float | None:
         """Return the mean label probabilities of an image, (C,); None without a gate."""
         if not self.gates:
             return None
         labels = [voice.store[image_id].label(image_id) for voice in self.gates]
-        return _mean(labels, self.gates)
+        return blend_of(self.gates).mean(labels)
 
 
-def _mean(maps: Sequence[Float], voices: Sequence[Voice]) -> Float:
-    """Average as the kernel does: probabilities, or logits where the ensemble says so."""
-    whole = sum(voice.weight for voice in voices)
-    shares = tuple(voice.weight / whole for voice in voices)
-    if voices[0].mean != PROBABILITIES:
-        return mean_of(maps, shares)
-    return mean_of([each * np.float32(share) for each, share in zip(maps, shares, strict=True)])
+def blend_of(voices: Sequence[Voice]) -> Blend:
+    """Return how voices of one kind are averaged: by weight, probabilities or logits."""
+    shares = [Fraction(voice.weight).limit_denominator(FINEST) for voice in voices]
+    common = lcm(*(share.denominator for share in shares))
+    logits = any(voice.mean != PROBABILITIES for voice in voices)
+    return Blend(tuple(int(share * common) for share in shares), logits)
 
 
 def of_ensemble(value: Mapping[str, Any], runs: Path, spec: TaskSpec) -> Judge:
@@ -136,3 +142,16 @@ def _voice(run: Path, weight: float, mean: str) -> Voice:
         )
     predicts = str(read_run(folds[0])["predicts"])
     return Voice(run.name, open_member(folds), weight, predicts, mean)
+
+
+def evidence(
+    judge: Judge, truth: Truth, clusters: Mapping[str, int], progress: Progress = QUIET
+) -> Evidence:
+    """Count what a judge's mean maps hold, on the images of `clusters` that all voices predict."""
+    pool = open_pool([voice.store for voice in judge.voices], truth, judge.spec, clusters)
+    if judge.spec.kind == "classification":
+        return from_labels(pool, blend_of(judge.gates))
+    (counted,) = count_blends(pool, [blend_of(judge.segmenters)], progress)
+    if not judge.gates:
+        return counted
+    return replace(counted, gate=blend_of(judge.gates).mean(list(pool.labels)))

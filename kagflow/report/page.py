@@ -41,8 +41,8 @@ class Head:
     origin: tuple[tuple[str, str], ...] = ()
 
 
-def render(head: Head, facts: Facts, cv: Mapping[str, Any] | None = None) -> str:
-    """Return the page; equal arguments give equal text. `cv` is the ensemble's own account."""
+def render(head: Head, facts: Facts, ensemble: Mapping[str, Any] | None = None) -> str:
+    """Return the page; equal arguments give equal text. `ensemble` is what its JSON holds."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -63,7 +63,8 @@ def render(head: Head, facts: Facts, cv: Mapping[str, Any] | None = None) -> str
     return environment.get_template("page.html.j2").render(
         head=head,
         facts=facts,
-        cv=cv,
+        ensemble=_told(ensemble) if ensemble else None,
+        cv=ensemble["cv"] if ensemble else None,
         version=__version__,
         kinds=errors.KINDS,
         reasons={name: what for name, what in REASONS.items() if _any_reason(cards, name)},
@@ -80,6 +81,11 @@ def render(head: Head, facts: Facts, cv: Mapping[str, Any] | None = None) -> str
         style=style,
         script_hash=_sha256(script),
     )
+
+
+def _told(ensemble: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an ensemble's JSON tells beside its members; an earlier version told less."""
+    return {name: ensemble.get(name) for name in ("candidates", "cost", "kinds")}
 
 
 def _numbered(card: Card, at: int) -> dict[str, Any]:

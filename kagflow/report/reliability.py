@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kagflow.learn.calibrate import area_under_curve, expected_error
 from kagflow.report import charts
 from kagflow.report.judge import Voice
 
@@ -68,19 +69,15 @@ def raw_gate(
 
 
 def reliability(label: str, said: NDArray[np.float64], was: NDArray[np.bool_]) -> Reliability:
-    """Compare probabilities (N,) with what was true (N,) in ten bins of equal width.
-
-    The calibration error is the mean |said - was| over bins, weighted by their counts (Naeini et
-    al. 2015).
-    """
+    """Compare probabilities (N,) with what was true (N,); the bins are ten of equal width."""
     at = np.minimum((said * BINS).astype(int), BINS - 1)
     bins = tuple(
         Bin(int(rows.sum()), float(said[rows].mean()), float(was[rows].mean()))
         for rows in (at == number for number in range(BINS))
         if rows.any()
     )
-    ece = sum(one.count * abs(one.said - one.was) for one in bins) / max(len(said), 1)
-    return Reliability(label, ece, _auc(said, was), int(was.sum()), bins)
+    error, area = expected_error(said, was), area_under_curve(said, was)
+    return Reliability(label, error, area, int(was.sum()), bins)
 
 
 def chart(key: str, found: Sequence[Reliability]) -> str:
@@ -114,12 +111,3 @@ def pool(found: Sequence[Reliability]) -> list[Bin]:
 
 def _place(said: float) -> int:
     return min(int(said * BINS), BINS - 1)
-
-
-def _auc(said: NDArray[np.float64], was: NDArray[np.bool_]) -> float | None:
-    """Return the share of (there, not there) pairs in the right order; ties count half."""
-    there, absent = np.sort(said[was]), np.sort(said[~was])
-    if not len(there) or not len(absent):
-        return None
-    below = np.searchsorted(absent, there, side="left") + np.searchsorted(absent, there, "right")
-    return float(below.sum() / 2 / (len(there) * len(absent)))

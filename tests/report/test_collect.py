@@ -21,7 +21,8 @@ def test_everything_is_there_when_everything_was_done(house):
     house.run("one").run("two", noise=0.4).run("gate", predicts="label", noise=0.05)
     facts = house.ensemble("one", "two", "gate").collect()
     assert missing(facts) == {}
-    assert 0 < facts.worth.low < facts.worth.score < facts.worth.high <= 1
+    low, high = facts.worth.interval
+    assert 0 < low < facts.worth.score < high <= 1
     assert sorted(row.run for row in facts.members.rows) == ["gate", "one", "two"]
     assert sorted(facts.members.names) == ["one", "two"]
     (own, other), _ = facts.members.correlation
@@ -101,7 +102,7 @@ def test_a_metric_of_whole_images_is_shared_by_the_wrong_classes(build):
     assert sum(one.points for row in facts.costs for one in row) == pytest.approx(
         1 - facts.worth.score
     )
-    assert facts.worth.classes == ()
+    assert all(one.missed is None for one in facts.worth.classes)
 
 
 def test_the_gallery_keeps_its_limit_and_shows_each_kind(build):
@@ -182,3 +183,19 @@ def test_a_member_that_is_gone_is_named(house):
     shutil.rmtree(house.root / "runs" / "tiles" / "two")
     with pytest.raises(DataError, match="two has no finished fold"):
         house.collect()
+
+
+def result(scores):
+    true = np.full((len(scores), 1), 100)
+    both = np.round(scores * 100).astype(np.int64)[:, None]
+    ids = tuple(map(str, range(len(scores))))
+    images = Images(ids, np.arange(len(scores)), np.zeros(len(scores), np.int64))
+    return from_counts("x", ("a",), images, np.array([true, true, both]), metric.dice)
+
+
+def test_correlations_are_pearsons():
+    scores = np.random.default_rng(0).random((3, 50)).round(2)
+    found = collect.correlations([result(one) for one in scores])
+    np.testing.assert_allclose(found, np.corrcoef(scores), atol=1e-9)
+    flat = collect.correlations([result(scores[0]), result(np.ones(50))])
+    assert flat[0][1] is None

@@ -9,7 +9,7 @@ import pytest
 
 from kagflow.infer.postprocess import expit, log_odds
 from kagflow.learn.evidence import THRESHOLDS
-from kagflow.report import curves, judge
+from kagflow.report import judge
 from kagflow.task import rle
 
 
@@ -72,7 +72,9 @@ def test_areas_above_thresholds_are_those_of_the_drawn_maps(house, value):
         member["weight"] = weight
     names = house.names[:5]
     found, _ = look(house, value, names[0])
-    counted = curves.areas(found, house.truth, names)
+    clusters = {name: number for number, name in enumerate(names)}
+    counted = judge.evidence(found, house.truth, clusters)
+    assert list(counted.image_ids) == names
     at = int(np.flatnonzero(THRESHOLDS == 0.5)[0])
     for row, name in enumerate(names):
         above = found.probs(name) >= 0.5

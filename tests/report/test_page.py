@@ -29,7 +29,7 @@ def written(tmp_path_factory, build_in):
     value = json.loads((root / "ensembles" / "tiles" / "default.json").read_text())
     path = root / "out" / "page.html"
     path.parent.mkdir()
-    path.write_text(page.render(HEAD, facts, value["cv"]))
+    path.write_text(page.render(HEAD, facts, value))
     return path, facts
 
 
@@ -277,10 +277,10 @@ def test_every_picture_chart_and_control_has_a_name(opened):
 
 def test_equal_facts_give_equal_bytes(written):
     path, facts = written
-    cv = json.loads((path.parents[1] / "ensembles" / "tiles" / "default.json").read_text())["cv"]
-    assert page.render(HEAD, facts, cv) == path.read_text()
+    value = json.loads((path.parents[1] / "ensembles" / "tiles" / "default.json").read_text())
+    assert page.render(HEAD, facts, value) == path.read_text()
     other = page.Head(HEAD.title, HEAD.slug, HEAD.judge, "another day", HEAD.origin)
-    changed = page.render(other, facts, cv)
+    changed = page.render(other, facts, value)
     assert changed.replace("another day", "some day") == path.read_text()
 
 
