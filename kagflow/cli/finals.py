@@ -93,38 +93,46 @@ def join(session: Session, known: Known) -> Joined:
     Raises UsageError where there is none.
     """
     from kagflow.learn import perimage
-    from kagflow.learn.shakeup import Candidate
     from kagflow.learn.shakeup_sampling import Paired
 
-    found: list[tuple[Candidate, PerImage]] = []
-    remarks, bytes_seen = [], set()
+    found, remarks = _candidates(session, known)
+    if not found:
+        raise UsageError("there is no ensemble to judge", hint="kagflow ensemble")
+    progress, results = session.out.progress(), []
+    progress.start("read out-of-fold scores", len(found), "files")
+    for _, file in found:
+        results.append(_read(known, file))
+        progress.advance()
+    progress.finish()
+    most = max(len(result.image_ids) for result in results)
+    results = perimage.shared(results)
+    count = len(results[0].image_ids)
+    if count < most:
+        remarks.append(f"compared on the {count} images that all have, of {most}")
+    return Joined(tuple(one for one, _ in found), _paired(Paired, results), tuple(remarks))
+
+
+def _candidates(session: Session, known: Known) -> tuple[list[tuple[Candidate, Path]], list[str]]:
+    """Return the candidates with the files of their images, and who has none."""
+    from kagflow.learn import perimage
+    from kagflow.learn.shakeup import Candidate
+
+    found, remarks, contents = [], [], set()
     for row in submitted(session, known):
         file = _images(session, known, row)
         if file is None:
             remarks.append(f"left out: {row.ref} ({row.ensemble}), its images were not kept")
             continue
-        bytes_seen.add(file.read_bytes())
+        contents.add(file.read_bytes())
         found.append(
-            (
-                Candidate(f"{row.ensemble or row.pack} {row.ref}", row.ref, row.public),
-                _read(known, file),
-            )
+            (Candidate(f"{row.ensemble or row.pack} {row.ref}", row.ref, row.public), file)
         )
     for file in sorted(session.workspace.ensembles(known.name).glob(f"*{perimage.SUFFIX}")):
         content = file.read_bytes()
-        if content not in bytes_seen:
-            bytes_seen.add(content)
-            result = _read(known, file)
-            found.append((Candidate(result.name), result))
-    if not found:
-        raise UsageError("there is no ensemble to judge", hint="kagflow ensemble")
-    results = perimage.shared([result for _, result in found])
-    most = max(len(result.image_ids) for _, result in found)
-    if len(results[0].image_ids) < most:
-        remarks.append(
-            f"compared on the {len(results[0].image_ids)} images that all have, of {most}"
-        )
-    return Joined(tuple(one for one, _ in found), _paired(Paired, results), tuple(remarks))
+        if content not in contents:
+            contents.add(content)
+            found.append((Candidate(file.name.removesuffix(perimage.SUFFIX)), file))
+    return found, remarks
 
 
 def _paired(kind: type[Paired], results: Sequence[PerImage]) -> Paired:

@@ -16,6 +16,8 @@ from kagflow.errors import DataError
 
 Float = NDArray[np.float64]
 DRAWS = 2000
+# Degrees of freedom below which tails would be wider than anybody can use.
+_FEWEST = 3.0
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,28 @@ def predict_interval(
     """Return where each candidate's score on `images` fresh images will lie: (J, 2), low and high.
 
     Both samples count: fresh images and those of the estimate are of one kind, so deviations that
-    are drawn for the one are widened by sqrt(1 + images / N) for the other. Assumes that the fresh
-    images come from the same source.
+    are drawn for the one are widened by sqrt(1 + images / N) for the other, and from normal to
+    Student's tails for the few clusters that make up the variance. Assumes that the fresh images
+    come from the same source.
     """
     drawn = draw_means(paired, images, draws=draws, rng=np.random.default_rng(seed))
     away = (drawn - paired.means) * np.sqrt(1 + images / paired.images)
+    away *= _student(paired, level)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(away, tails, axis=0)
     return np.stack([paired.means + low, paired.means + high], axis=1)
+
+
+def _student(paired: Paired, level: float) -> Float:
+    """Return how much wider Student's tails are than normal ones, for each candidate: (J,).
+
+    Degrees of freedom of a variance estimate: Satterthwaite (1946), with each cluster's share.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    sums, sizes = cluster_sums(paired)
+    shares = (sums - sizes[:, None] * paired.means) ** 2
+    # Where nothing varies, nothing is widened.
+    freedom = shares.sum(axis=0) ** 2 / np.maximum((shares**2).sum(axis=0), 1e-300)
+    tail = (1 + level) / 2
+    return np.asarray(stdtrit(np.maximum(freedom, _FEWEST), tail) / ndtri(tail))

@@ -87,9 +87,9 @@ def _drift(advice: Advice, likeness: Likeness | str) -> str:
     seen = f"the {advice.seen} public scores"
     chance = f"({_chance(advice.drift)} at even odds)"
     if advice.drift > _SURE:
-        return f"{told} By {seen} files drift apart there: {chance}. Public counts for more."
+        return f"{told} By {seen} files drift apart there {chance}: public counts for more."
     if advice.drift < 1 - _SURE:
-        return f"{told} By {seen} there is no drift beyond noise: {chance}."
+        return f"{told} By {seen} there is no drift beyond noise {chance}."
     return f"{told} Whether files drift apart there, {seen} do not tell {chance}."
 
 
