@@ -51,10 +51,10 @@ def find_doubts(
     *,
     progress: Progress | None = None,
 ) -> list[Doubt]:
-    """List the missed and hallucinated masks that the models are surest of, surest first.
+    """List the missed and hallucinated masks that most models are sure of, surest first.
 
     A hallucinated mask's sureness is the mean probability inside it; a missed one's is one less
-    the 95th percentile of the probability inside the label. For labels it is whether they differ.
+    the 95th percentile of the probability inside the label. Image-level labels give none.
     """
     if judge.spec.kind != "segmentation":
         return []
@@ -64,7 +64,7 @@ def find_doubts(
     found = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for one in pool.map(partial(_doubt, judge, truth), wrong):
-            if one is not None and one.sure >= SURE:
+            if one is not None and one.sure >= SURE and 2 * one.agree > one.of:
                 found.append(one)
             progress.advance()
     progress.finish()
