@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kagflow.cli import competitions, jobs, notify, sweep, words
+from kagflow.cli import competitions, find_lr, jobs, notify, sweep, words
 from kagflow.cli.board import Board
 from kagflow.cli.competitions import Known
 from kagflow.cli.jobs import Job
@@ -48,6 +48,9 @@ def command(
     force_resume: Annotated[
         bool, typer.Option("--force-resume", help="Go on although code, recipe or data changed.")
     ] = False,
+    find_rate: Annotated[
+        bool, typer.Option("--find-lr", help="Suggest a learning rate, train nothing.")
+    ] = False,
 ) -> None:
     """Train: fold=0 (or 0,1 or all), recipe=NAME, any recipe key; commas sweep.
 
@@ -64,6 +67,9 @@ def command(
         board = _tensorboard(said.overrides.pop("tensorboard", "false"))
         how = How(device=device, force=force_resume, until=until, tensorboard=board)
         planned = jobs.plan(session, known, said.overrides)
+        if find_rate:
+            done.value = find_lr.find(session, known, planned, device=device)
+            return
         outcome = sweep.run(planned, lambda job: train(session, known, job, how), spent=how.spent)
         done.value = report(session, outcome, again=session.command(_typed(given or [], how)))
         done.status = outcome.status

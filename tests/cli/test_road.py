@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,20 @@ def test_a_finished_stage_is_not_done_again(root: Path, kagflow: Any) -> None:
     assert kagflow("pack")["reused"] is True
 
 
+def test_a_learning_rate_is_suggested_and_nothing_trained(root: Path, kagflow: Any) -> None:
+    (found,) = kagflow("train", "--find-lr", "fold=0", "epochs=3")["rates"]
+    assert found["run"] == "tiny+epochs=3"
+    assert 1e-6 < found["suggestion"] < 1
+    run = root / ".kagflow/local/runs/shapes/tiny+epochs=3"
+    assert Path(found["csv"]) == run / "lr-finder.csv"
+    assert [path.name for path in run.iterdir()] == ["lr-finder.csv"]
+
+
 def test_the_kernels_predictions_equal_the_local_ones(root: Path, kagflow: Any) -> None:
     local = root / "local.csv"
     images = root / ".kagflow/local/data/shapes/test_images"
     told = kagflow("predict", str(images), "-o", str(local))
-    assert told["unreadable"] == []
+    assert told["unreadable"] == {}
     saved = sorted(root.glob(".kagflow/local/kaggle/**/submission.csv"))
     by_rows = [file for file in saved if len(_rows(file)) == len(_rows(local))]
     assert by_rows, "the save run's output is kept"
@@ -169,11 +179,12 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_command_continues(
     words = ["train", "fold=1", "epochs=20", "seed=7"]
     command = [sys.executable, "-m", "kagflow.cli.app", "--profile", "local", *words]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in child.stderr or ():
-        if "epoch 2/20" in line:
-            child.send_signal(signal.SIGINT)
-            break
-    rest = (child.stderr.read() if child.stderr else "") + ""
+    metrics = root / ".kagflow/local/runs/shapes/tiny+epochs=20+seed=7/fold1/metrics.jsonl"
+    while not metrics.is_file():
+        assert child.poll() is None, child.stderr and child.stderr.read()
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    rest = child.stderr.read() if child.stderr else ""
     assert child.wait(60) == 130
     assert "the same command continues" in rest
     assert "Traceback" not in rest
