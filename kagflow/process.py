@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -81,6 +82,41 @@ def spawn(
         pass_fds=tuple(pass_fds),
         start_new_session=True,
     )
+
+
+def stream(
+    argv: Sequence[str | Path], say: Callable[[str], None], *, cwd: Path | None = None
+) -> int:
+    """Run a command and `say` its lines, of both outputs, as they come; return its exit status.
+
+    An interrupt goes on to the command, whose last lines are still said before it is raised here.
+    """
+    child = subprocess.Popen(
+        [str(word) for word in argv],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # An interrupt of ours would reach it a second time through the terminal.
+        start_new_session=True,
+    )
+    assert child.stdout is not None
+    interrupted = False
+    with child.stdout as lines:
+        while True:
+            try:
+                for line in lines:
+                    say(line.rstrip("\n"))
+                status = child.wait()
+                break
+            except KeyboardInterrupt:
+                interrupted = True
+                child.send_signal(signal.SIGINT)
+    if interrupted:
+        raise KeyboardInterrupt
+    return status
 
 
 PIPE = subprocess.PIPE

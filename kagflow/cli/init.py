@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from kagflow import resources
-from kagflow.cli.session import guarded, open_session
+from kagflow import durable, resources
+from kagflow.cli import competitions
+from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import RefusedError, UsageError
 
 
@@ -16,9 +17,15 @@ from kagflow.errors import RefusedError, UsageError
 def command(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The competition's name here, an identifier.")],
+    notebook: Annotated[
+        bool, typer.Option("--notebook", help="Write NAME.ipynb, to train NAME on a hosted GPU.")
+    ] = False,
 ) -> None:
     """Scaffold competitions/NAME: competition.yaml, a recipe and a place for your own code."""
     session = open_session(context)
+    if notebook:
+        _notebook(session, name)
+        return
     if not name.isidentifier():
         raise UsageError(
             f"'{name}' can't be imported", hint="letters, digits and _, e.g. steel_defects"
@@ -36,4 +43,19 @@ def command(
         {"competition": name, "folder": str(folder), "files": files},
         f"made {folder}: {', '.join(files)}\nnext: fill in competition.yaml, then "
         f"kagflow fetch {name}",
+    )
+
+
+def _notebook(session: Session, name: str) -> None:
+    """Write the notebook of a competition that is known here; an old one is never overwritten."""
+    known = competitions.find(session.workspace, name)
+    file = session.workspace.root / f"{known.name}.ipynb"
+    if file.exists():
+        raise RefusedError(f"{file} exists", hint="rename it, or go on with it")
+    text = (resources.templates() / "notebook.ipynb").read_text().replace("NAME", known.name)
+    durable.write_text(file, text)
+    session.out.result(
+        {"competition": known.name, "notebook": str(file)},
+        f"made {file}\nnext: open it where the GPU is, and put competitions/{known.name} into the "
+        "storage's competitions/ where it holds code of your own",
     )
