@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kagflow.errors import DataError
+from kagflow.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INPUTS = {"grey": "kagflow.infer.image:Grey"}
 
@@ -60,6 +63,47 @@ def resize_probs(probs: Float, size: tuple[int, int]) -> Float:
     return out
 
 
+class Affine(NamedTuple):
+    """What an input may declare as its `affine`: it does no more than x * scale - shift, float32.
+
+    Each of `channels` gets the same. Such an input's images travel to the device as bytes, a
+    quarter of the way, and become floats there, with the very bits that the input gives.
+    """
+
+    scale: float
+    shift: float
+    channels: int = 1
+
+    def on_host(self, image: Grey8) -> Float:
+        """Return (channels, H, W) float32 of (H, W) uint8."""
+        scaled = image.astype(np.float32)
+        scaled *= self.scale
+        scaled -= self.shift
+        return np.repeat(scaled[None], self.channels, axis=0)
+
+    def on_device(self, images: Tensor) -> Tensor:
+        """Return (N, channels, H, W) float32 of (N, H, W) uint8, where it lies."""
+        # Two operations, not one fused: each rounds as numpy does.
+        scaled = images.float().mul_(self.scale).sub_(self.shift)
+        return scaled[:, None].expand(-1, self.channels, -1, -1)
+
+
+def affine_of(make_input: Any) -> Affine | None:
+    """Return what an input declares itself to be, None for one that declares nothing.
+
+    Raises UsageError for one that computes something else.
+    """
+    declared: Affine | None = getattr(make_input, "affine", None)
+    if declared is not None:
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        if not np.array_equal(make_input(ramp, {}), declared.on_host(ramp)):
+            raise UsageError(
+                f"input {type(make_input).__name__} computes something else than its {declared}",
+                hint="correct its `affine`, or take it away",
+            )
+    return declared
+
+
 @dataclass(frozen=True)
 class Grey:
     """Turn (H, W) uint8 into (channels, H, W) float32: (x / 255 - mean) / std.
@@ -72,10 +116,12 @@ class Grey:
     std: float = 0.226
     channels: int = 1
 
+    @property
+    def affine(self) -> Affine:
+        """All that this input does."""
+        return Affine(1 / (255 * self.std), self.mean / self.std, self.channels)
+
     def __call__(self, image: Grey8, metadata: Mapping[str, Any]) -> Float:
         """Return the input of one image; `metadata` is not used."""
         del metadata
-        scaled = image.astype(np.float32)
-        scaled *= 1 / (255 * self.std)
-        scaled -= self.mean / self.std
-        return np.repeat(scaled[None], self.channels, axis=0)
+        return self.affine.on_host(image)

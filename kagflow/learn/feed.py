@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from kagflow.learn.dataset import Sample, Samples
 from kagflow.learn.sampler import Draw
@@ -24,6 +25,16 @@ class Window:
     waited: float
 
 
+class _Batches(Dataset[Sample]):
+    """Make a whole batch at a time, so that it may be bytes."""
+
+    def __init__(self, data: Samples) -> None:
+        self._data = data
+
+    def __getitem__(self, draws: list[Draw]) -> Sample:
+        return self._data.batch(draws)
+
+
 class Feed:
     """Load what `begin` is given; with workers they read ahead from that moment on."""
 
@@ -32,8 +43,10 @@ class Feed:
         # A generator of its own: the loader would draw its seed from the global one, and a resumed
         # epoch would leave the sequence.
         self._loader: DataLoader[Sample] = DataLoader(
-            data,
-            batch_sampler=self._order,
+            _Batches(data),
+            batch_size=None,
+            # torch wants numbers as indices; any list will do.
+            sampler=cast(Any, self._order),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",

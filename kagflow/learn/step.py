@@ -78,6 +78,7 @@ class Stepper:
     def _loss(self, batch: Sample) -> Tensor:
         state, plan = self._state, self._plan
         moved = {key: value.to(plan.device, non_blocking=True) for key, value in batch.items()}
+        moved = plan.data.finish(moved)
         images = moved.pop("image").contiguous(memory_format=torch.channels_last)
         with torch.autocast(plan.device.type, plan.dtype, enabled=plan.dtype != torch.float32):
             outputs = named_outputs((state.forward or state.model)(images), plan.predicts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,8 +49,9 @@ def stepper(loss=mean_of_mask, *, fused=True, accumulate=1, clip=1.0, model=None
     ema = build_ema(model, 0.9)
     state = State(model, ema, optimiser, schedule, build_scaler(CPU, torch.float32))
     plan = Plan(
-        folder=None, data=None, draws=None, samples=8, loss=loss, predicts="mask", epochs=1,
-        batch=2, workers=0, device=CPU, dtype=torch.float32, clip=clip, accumulate=accumulate,
+        folder=None, data=SimpleNamespace(finish=dict), draws=None, samples=8, loss=loss,
+        predicts="mask", epochs=1, batch=2, workers=0, device=CPU, dtype=torch.float32,
+        clip=clip, accumulate=accumulate,
     )  # fmt: skip
     return state, Stepper(state, plan)
 

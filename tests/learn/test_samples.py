@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kagflow.errors import DataError
-from kagflow.infer.image import Grey, read_grey
+from kagflow.errors import DataError, UsageError
+from kagflow.infer.image import Affine, Grey, affine_of, read_grey
 from kagflow.learn import augment
 from kagflow.learn import cache as cache_module
 from kagflow.learn.augment import AUGMENTS
@@ -178,3 +178,53 @@ def test_the_label_of_a_crop_is_what_is_seen_in_it(samples):
         assert sample["label"].tolist() == whole["mask"].amax(dim=(1, 2)).tolist()
         seen.add(tuple(sample["label"].tolist()))
     assert len(seen) > 1
+
+
+class Odd:
+    """Compute what no scale and shift can."""
+
+    def __call__(self, image, metadata):
+        return np.sqrt(image.astype(np.float32))[None]
+
+
+@pytest.mark.parametrize("make_input", [Grey(), Grey(0.5, 0.3, channels=3), Odd()])
+@pytest.mark.parametrize("crop", [None, (24, 40)])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_batch_becomes_the_single_samples_bit_by_bit(samples, make_input, crop, overlap):
+    data, _ = samples(crop=crop, make_input=make_input)
+    if overlap:
+        stacked = np.zeros((64, 64, 2), np.uint8)
+        stacked[10:50, 10:50, 0] = stacked[30:60, 30:60, 1] = 1
+        mask = data.cache.mask
+        object.__setattr__(data.cache, "mask", lambda row: stacked if row == 2 else mask(row))
+    drawn = [Draw(row, 7 * row, centred=bool(row % 2)) for row in range(6)]
+    batch = data.batch(drawn)
+    assert ("map" in batch) == (not overlap)
+    assert ("pixels" in batch) == isinstance(make_input, Grey)
+    assert all(batch[key].dtype == torch.uint8 for key in batch if key in ("pixels", "map"))
+    whole = data.finish(batch)
+    singles = [data[draw] for draw in drawn]
+    assert whole.keys() == singles[0].keys()
+    for key in whole:
+        wanted = torch.stack([one[key] for one in singles])
+        assert torch.equal(whole[key].float(), wanted.float()), key
+    assert whole["mask"].any()
+
+
+def test_images_of_unequal_sizes_make_no_batch(samples):
+    data, _ = samples()
+    for name in ("image", "mask"):
+        whole = getattr(data.cache, name)
+        object.__setattr__(data.cache, name, lambda row, whole=whole: whole(row)[: 40 + row % 2])
+    with pytest.raises(UsageError, match=r"\(40, 64\), \(41, 64\)"):
+        data.batch([Draw(0, 1, centred=False), Draw(1, 1, centred=False)])
+
+
+def test_an_input_that_is_not_what_it_declares_is_refused():
+    class Wrong(Odd):
+        affine = Affine(0.1, 0.2)
+
+    assert affine_of(Odd()) is None
+    assert affine_of(Grey(0.4, 0.2, channels=2)) == Grey(0.4, 0.2, channels=2).affine
+    with pytest.raises(UsageError, match="input Wrong computes something else"):
+        affine_of(Wrong())
