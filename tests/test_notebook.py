@@ -143,14 +143,13 @@ def test_a_machine_that_is_lost_without_a_word_costs_what_came_since(machine: Ma
 
 def kill_all(child: subprocess.Popen[str]) -> None:
     """Kill a process and every one that it started, in whatever session."""
-    import psutil
-
-    family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-    for one in family:
-        one.send_signal(signal.SIGKILL)
-    psutil.wait_procs(family, timeout=30)
-    child.stdout.close()
-    child.wait(30)
+    family, found = [], [child.pid]
+    while found:
+        family.append(pid := found.pop())
+        found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    for pid in family:
+        os.kill(pid, signal.SIGKILL)
+    rest(child)
 
 
 def test_init_writes_it_for_a_competition_once(
