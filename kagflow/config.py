@@ -66,7 +66,8 @@ class Recipe(Closed):
     `batch` images go through the model at once, `accumulate` of them make an optimiser step.
     `average` best epochs become one model; `early_stop` is in epochs without a better glance.
     `weights` is none, imagenet, packaged or a file (.safetensors, .pt, .pth) with a state dict;
-    `assets` are files made of the training images, by code, for the input to read.
+    `assets` are files made of the training images, by code, for the input to read. `workers` are
+    processes that prepare samples: where none is said, as many as keep a GPU fed, none on a CPU.
     """
 
     predicts: Literal["mask", "label"] = "mask"
@@ -93,7 +94,7 @@ class Recipe(Closed):
     assets: dict[str, Target] = Field(default_factory=dict)
     tta: tuple[Flip, ...] = ("none", "hflip")
     seed: int = 0
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int | None, Field(ge=0)] = None
 
 
 class Limits(Closed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ class _Batches(Dataset[Sample]):
 class Feed:
     """Load what `begin` is given; with workers they read ahead from that moment on."""
 
-    def __init__(self, data: Samples, *, workers: int, device: torch.device) -> None:
+    def __init__(self, data: Samples, *, workers: int | None, device: torch.device) -> None:
+        workers = worker_count(device) if workers is None else workers
         self._order: list[list[Draw]] = []
         # A generator of its own: the loader would draw its seed from the global one, and a resumed
         # epoch would leave the sequence.
@@ -67,6 +69,16 @@ class Feed:
             drawn, start = order[at : at + size], time.monotonic()
             batches = [next(self._source) for _ in drawn]
             yield Window(drawn, batches, time.monotonic() - start)
+
+
+def worker_count(device: torch.device) -> int:
+    """Return how many processes keep a device fed, at most four; none where it is the CPU itself.
+
+    A process makes several hundred augmented crops a second, and GPUs share the cores.
+    """
+    if device.type != "cuda":
+        return 0
+    return max(1, min(4, len(os.sched_getaffinity(0)) // max(1, torch.cuda.device_count())))
 
 
 @contextmanager
