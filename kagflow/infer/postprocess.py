@@ -26,7 +26,7 @@ class ClassRule:
     mask where fewer than `min_area` are left, or, with `seed`, where fewer than `min_area` pixels
     reach that higher threshold (SIIM-ACR's triplet). Below `gate` the image-level probability p
     vetoes the class; with `soft` above 1 it raises the minimum area instead, to
-    min_area * (soft - (soft - 1) * p) (khornlund's Severstal). `empty` never predicts it.
+    min_area * (soft - (soft - 1) * p) (khornlund's steel-defect). `empty` never predicts it.
     """
 
     threshold: float = 0.5
