@@ -36,8 +36,8 @@ class Optimiser(Target):
     """Name the optimiser; `encoder_lr` is the encoder's share of `lr`.
 
     lr and encoder_lr are what scored best out of fold on real images, of five pairs tried with a
-    convolutional encoder and some hundred steps (competitions/severstal/LOG.md). Transformers, and
-    trainings of many thousand steps, want less: 1e-3, and the 0.1 of the winner of Clouds 2019.
+    convolutional encoder and some hundred steps (the log beside the shipped recipes). Transformers,
+    and trainings of many thousand steps, want less: 1e-3, and the 0.1 of the winner of Clouds 2019.
     """
 
     target: str = "adamw"
