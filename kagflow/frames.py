@@ -16,7 +16,8 @@ def own_lines(error: BaseException) -> tuple[str, ...]:
     """Return a traceback's lines of files that are neither kagflow's nor installed.
 
     Where none of them is the user's, the last line of all says at least where it was raised. A
-    syntax error's own lines show the place in the file.
+    syntax error's own lines show the place in the file. Files below the current folder are named
+    from there.
     """
     told = traceback.TracebackException.from_exception(error)
     # What called kagflow is no part of the story.
@@ -28,7 +29,7 @@ def own_lines(error: BaseException) -> tuple[str, ...]:
     lines = "".join(
         [*traceback.StackSummary.from_list(shown).format(), *told.format_exception_only()]
     )
-    return tuple(lines.rstrip("\n").splitlines())
+    return tuple(lines.replace(f'File "{Path.cwd()}/', 'File "').rstrip("\n").splitlines())
 
 
 def is_own(filename: str) -> bool:
