@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagflow.cli import competitions, ensemble, fetch, jobs, local, pack, submit, train
+from kagflow.cli import competitions, ensemble, fetch, jobs, local, pack, submit, training
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import RefusedError, UsageError
@@ -58,7 +58,7 @@ def walk(session: Session, known: Known, *, seed: int) -> Ending:
     fetch.fetch(session, known)
     say("3/6  kagflow train")
     for job in _jobs(session, known):
-        train.train(session, known, job)
+        training.train(session, known, job)
     say("4/6  kagflow ensemble")
     value = ensemble.ensure(session, known)
     say("5/6  kagflow submit --dry-run: the very kernel, its network cut")

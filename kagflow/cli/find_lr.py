@@ -8,25 +8,19 @@ from typing import Any
 from kagflow.cli.competitions import Known
 from kagflow.cli.jobs import Job
 from kagflow.cli.session import Session
+from kagflow.cli.training import How, wanted
 
 
-def find(session: Session, known: Known, planned: Sequence[Job], *, device: str) -> dict[str, Any]:
+def find(session: Session, known: Known, planned: Sequence[Job], how: How) -> dict[str, Any]:
     """Run the range test on the first fold of each run, print and return what it suggests."""
-    from kagflow.learn import job as learn_job
     from kagflow.learn.lr_finder import describe, find_lr, sparkline, write
 
     rows, values = [], []
     for job in {one.run: one for one in reversed(planned)}.values():
         session.out.say(f"learning rate for {job.label}")
-        wanted = learn_job.Job(
-            job.folder,
-            job.recipe.model_dump(mode="json"),
-            known.config.task(),
-            session.workspace.data(known.name),
-            job.fold,
-            device,
+        found = find_lr(
+            wanted(session, known, job, how, how.device), progress=session.out.progress()
         )
-        found = find_lr(wanted, progress=session.out.progress())
         path = write(found, job.folder)
         suggested = f"{found.suggestion:.2g}"
         rows.append((job.run, f"{job.recipe.optimiser.lr:g}", suggested, sparkline(found.points)))

@@ -1,16 +1,21 @@
-"""Do many jobs one after another: past failures, up to a Ctrl-C or the end of the budget."""
+"""Do many jobs, one after another or beside: past failures, up to a Ctrl-C or a budget's end."""
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from kagflow.cli.jobs import Job
 from kagflow.errors import KagflowError
 
 BUG = 1
+# How often the waiting main thread looks up, so that a signal's handler runs.
+LOOK = 0.2
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,70 @@ def run(
                 raise
             outcome.failed.append(failure(job, error))
     return outcome
+
+
+def run_beside(
+    jobs: Sequence[Job],
+    train: Callable[[Job, S], dict[str, Any]],
+    slots: Sequence[S],
+    *,
+    spent: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Do as `run`, with one job on each slot at a time, each slot in a thread of its own."""
+    work = _Queue(jobs, train, spent)
+    threads = [threading.Thread(target=work.drain, args=(slot,), daemon=True) for slot in slots]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        for thread in threads:
+            thread.join(LOOK)
+    return work.outcome()
+
+
+class _Queue:
+    """Jobs that several threads take, and what came of each."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        train: Callable[[Job, Any], dict[str, Any]],
+        spent: Callable[[], bool],
+    ) -> None:
+        self._jobs, self._train, self._spent = jobs, train, spent
+        self._next, self._interrupted = 0, False
+        self._came: dict[int, dict[str, Any] | Failure] = {}
+        self._lock = threading.Lock()
+
+    def drain(self, slot: object) -> None:
+        """Do jobs until none is left, or none may be begun any more."""
+        while (at := self._take()) is not None:
+            job = self._jobs[at]
+            try:
+                self._came[at] = self._train(job, slot)
+            except KeyboardInterrupt:
+                self._interrupted = True
+            except Exception as error:  # noqa: BLE001 - it is told at the end
+                self._came[at] = failure(job, error)
+
+    def outcome(self) -> Outcome:
+        """Return what came of all, in the order of the jobs."""
+        found = Outcome(interrupted=self._interrupted)
+        for at, job in enumerate(self._jobs):
+            came = self._came.get(at)
+            if came is None:
+                found.left.append(job)
+            elif isinstance(came, Failure):
+                found.failed.append(came)
+            else:
+                found.add(came)
+        return found
+
+    def _take(self) -> int | None:
+        with self._lock:
+            if self._next == len(self._jobs) or self._interrupted or self._spent():
+                return None
+            self._next += 1
+            return self._next - 1
 
 
 def failure(job: Job, error: Exception) -> Failure:

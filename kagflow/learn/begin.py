@@ -79,12 +79,14 @@ def _config(job: Job, code: str) -> dict[str, Any]:
         "task": job.spec.to_dict(),
         "fold": job.fold,
         "data": data_hash(job.data),
+        "processes": job.processes,
         "code": code,
     }
 
 
 def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in (RESOLVED, "code")}
+    asked = {key: value for key, value in config.items() if key not in (RESOLVED, "code")}
+    return {"processes": 1} | asked
 
 
 def _write(path: Path, config: Mapping[str, Any]) -> None:

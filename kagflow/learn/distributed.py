@@ -8,7 +8,10 @@ for shares of unequal size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +20,9 @@ from torch import Tensor, nn
 
 from kagflow.learn import checkpoint
 from kagflow.learn.syncnorm import share_statistics
+
+# The others wait while the first decodes all images, or looks at some.
+PATIENCE = timedelta(hours=6)
 
 T = TypeVar("T")
 Tensors = dict[str, Tensor]
@@ -75,7 +81,7 @@ class Group(Ranks):
         self._device = device
         self._sizes: list[int] = []
         # Flags go by the CPU, so that no GPU is waited for.
-        self._flags: Any = dist.new_group(backend="gloo")
+        self._flags: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     def share(self, batch: list[T]) -> list[T]:
         """Return this process's part: an equal one, one more for the first few."""
@@ -135,3 +141,19 @@ class Group(Ranks):
     def share_statistics(self, model: nn.Module) -> nn.Module:
         """Make batch norm see the whole batch, by torch's own layer on GPUs."""
         return share_statistics(model, self._device)
+
+
+@contextmanager
+def join(device: str) -> Iterator[tuple[Ranks, str]]:
+    """Join the processes that torchrun started, if it did; yields them and this one's device."""
+    if "RANK" not in os.environ:
+        yield ALONE, device
+        return
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+    if cuda:
+        torch.cuda.set_device(own)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    yield Group(torch.device(own)), own
+    # Not after an error: the others may be waiting for this one, and torchrun ends them.
+    dist.destroy_process_group()

@@ -27,6 +27,7 @@ class Job:
 
     `save_every` is in seconds; `force` goes on with a run that was begun from something else;
     `until` is the time.monotonic() at which a budget ends; `memory` caps the device's, in bytes.
+    `processes` share each batch.
     """
 
     run_dir: Path
@@ -39,6 +40,7 @@ class Job:
     force: bool = False
     until: float | None = None
     memory: int | None = None
+    processes: int = 1
 
     @property
     def label(self) -> str:

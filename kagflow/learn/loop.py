@@ -52,7 +52,7 @@ class Plan:
     predicts: str
     epochs: int
     batch: int
-    workers: int
+    workers: int | None
     device: torch.device
     dtype: torch.dtype
     clip: float
@@ -150,6 +150,7 @@ class _Run:
         last: _Step | None = None
         for window in self.feed.windows(plan.accumulate):
             start = time.monotonic()
+            plan.ranks.begin_step(plan.seed, state.step)
             step = _Step(self.stepper.step(window.batches), window.drawn)
             state.batches += len(window.drawn)
             state.step += 1

@@ -61,6 +61,10 @@ def _plan(job: Job, data: FoldData, device: torch.device, ranks: Ranks, progress
     samples = recipe["samples"] or len(labels)
     crop = pair(recipe["crop"])
     _check_shapes(data.cache, crop, recipe["batch"])
+    if min(recipe["batch"], samples) < ranks.count:
+        raise UsageError(
+            f"batches of {min(recipe['batch'], samples)} can't be shared by {ranks.count} processes"
+        )
     steps = Steps(
         crop=crop,
         compose=build(recipe["augment"], AUGMENTS),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from kagflow.cli import train
+from kagflow.cli import training
 from kagflow.cli.app import main
 from kagflow.infer.kernel import PROOF
 from kagflow.rehearse import sandbox, server
@@ -160,7 +160,7 @@ def test_a_budget_stops_in_time_and_names_what_remains(
 ) -> None:
     words = ["train", "fold=0,1", "epochs=2", "seed=3", "budget=1s"]
     asked = iter([False, True, False])
-    monkeypatch.setattr(train.How, "spent", lambda how: next(asked))
+    monkeypatch.setattr(training.How, "spent", lambda how: next(asked))
     told = kagflow(*words)
     assert (told["runs"], told["failed"]) == ([], [])
     begun, left = told["remaining"]

@@ -22,6 +22,14 @@ class TinyNet(nn.Module):
         return logits if self.predicts == "mask" else {"label": logits.amax(dim=(2, 3))}
 
 
+class Unbiased(TinyNet):
+    """Has no bias before batch norm: its gradient is rounding alone, which Adam makes steps of."""
+
+    def __init__(self, classes: int, dropout: float = 0.0) -> None:
+        super().__init__(classes, dropout=dropout)
+        self.encoder[0] = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+
+
 class Broken(TinyNet):
     """Gives no numbers from one forward pass in training to another."""
 
@@ -55,4 +63,13 @@ class Growing(TinyNet):
         self.steps += self.training
         if self.steps > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(batch)
+
+
+class OneFails(TinyNet):
+    """Fails in the second of several processes."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        if self.training and torch.distributed.get_rank() == 1:
+            raise ZeroDivisionError("the second alone")
         return super().forward(batch)
