@@ -13,12 +13,12 @@ from kagflow.resolve import build
 
 
 def raised(code: str, folder: Path, monkeypatch) -> tuple[str, ...]:
-    (folder / "theirs.py").write_text(code)
+    (folder / "of_frames.py").write_text(code)
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
-    monkeypatch.delitem(__import__("sys").modules, "theirs", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "of_frames", raising=False)
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever their code raises
-        build({"target": "theirs:make"}, {})
+        build({"target": "of_frames:make"}, {})
     return own_lines(caught.value)
 
 
@@ -26,7 +26,7 @@ def test_only_their_frames_are_shown(tmp_path: Path, monkeypatch) -> None:
     code = "import json\n\ndef make():\n    return json.loads('{')\n"
     lines = raised(code, tmp_path, monkeypatch)
     assert [line.strip() for line in lines[:2]] == [
-        f'File "{tmp_path}/theirs.py", line 4, in make', "return json.loads('{')",
+        f'File "{tmp_path}/of_frames.py", line 4, in make', "return json.loads('{')",
     ]  # fmt: skip
     assert lines[-1].startswith("json.decoder.JSONDecodeError: Expecting property name")
     assert not any("kagflow/resolve.py" in line or "json/decoder" in line for line in lines)
@@ -40,7 +40,7 @@ def test_an_import_error_inside_their_file(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_syntax_error_points_at_its_place(tmp_path: Path, monkeypatch) -> None:
     lines = raised("def make(:\n    pass\n", tmp_path, monkeypatch)
-    assert lines[0].strip() == f'File "{tmp_path}/theirs.py", line 1'
+    assert lines[0].strip() == f'File "{tmp_path}/of_frames.py", line 1'
     assert lines[1].strip() == "def make(:"
     assert lines[-1].startswith("SyntaxError")
 
