@@ -85,17 +85,26 @@ def draw_means(paired: Paired, images: int, *, draws: int, rng: np.random.Genera
 
 
 def predict_interval(
-    paired: Paired, images: int, *, level: float = 0.9, draws: int = DRAWS, seed: int = 0
+    paired: Paired,
+    images: int,
+    *,
+    parts: int = 0,
+    level: float = 0.9,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Float:
     """Return where each candidate's score on `images` fresh images will lie: (J, 2), low and high.
 
-    Both samples count: fresh images and those of the estimate are of one kind, so deviations that
-    are drawn for the one are widened by sqrt(1 + images / N) for the other, and from normal to
-    Student's tails for the few clusters that make up the variance. Assumes that the fresh images
+    `parts` is over how many parts of the images the candidates' rules were cross-fitted, 0 where
+    nothing was chosen on them. Both samples count: fresh images and those of the estimate are of
+    one kind, so deviations that are drawn for the one are widened for the other. The choices that
+    parts have in common count once more, by Nadeau and Bengio (2003): parts / (parts - 1). Tails
+    are Student's, for the few clusters that make up the variance. Assumes that the fresh images
     come from the same source.
     """
     drawn = draw_means(paired, images, draws=draws, rng=np.random.default_rng(seed))
-    away = (drawn - paired.means) * np.sqrt(1 + images / paired.images)
+    ours = 1 + (parts / (parts - 1) if parts > 1 else 0.0)
+    away = (drawn - paired.means) * np.sqrt(1 + ours * images / paired.images)
     away *= _student(paired, level)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(away, tails, axis=0)

@@ -64,6 +64,26 @@ def test_prediction_intervals_count_both_samples() -> None:
     assert 0.83 <= np.mean(hits) <= 0.96
 
 
+def test_what_was_tuned_on_the_images_is_less_certain() -> None:
+    paired = draw(np.random.default_rng(5), 100, 3, 1)
+    plain, tuned = (
+        np.ptp(predict_interval(paired, paired.images, parts=parts, draws=300)) for parts in (0, 10)
+    )
+    assert tuned / plain == pytest.approx(np.sqrt((1 + 1 + 10 / 9) / 2))
+
+
+def test_a_variance_that_few_clusters_make_up_is_less_certain() -> None:
+    # One image of a hundred decides: normal tails would be taken for known.
+    scores = np.ones((1, 100))
+    scores[0, :2] = 0
+    rare = predict_interval(Paired(scores, np.arange(100)), 100, draws=2000)
+    drawn = draw_means(
+        Paired(scores, np.arange(100)), 100, draws=2000, rng=np.random.default_rng(0)
+    )
+    plain = np.ptp(np.quantile(drawn, [0.05, 0.95])) * np.sqrt(2)
+    assert np.ptp(rare) > 1.2 * plain
+
+
 @pytest.mark.parametrize(
     ("scores", "clusters"),
     [
