@@ -10,9 +10,9 @@ import pytest
 from kagflow.config import load_competition, load_recipe
 from kagflow.rehearse.register import facts_of, register
 from kagflow.rehearse.store import Store
+from kagflow.task.check import check_submission
 from kagflow.task.labels import read_labels
 from kagflow.task.score import score_files
-from kagflow.task.check import check_submission
 from kagflow.task.submission import write_empty
 
 HERE = Path(__file__).parent
