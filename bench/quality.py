@@ -78,13 +78,11 @@ def _choose(source: Path, target: Path, count: int) -> Path:
 
 def train(place: Place, label: str) -> float:
     """Train whatever is missing; return the script's better learning rate out of fold."""
-    for lr in place.arena.rates:
-        _process(place, f"plain:{lr}", 0)
-    lr = max(place.arena.rates, key=lambda rate: worth(place, plain_arm(place, rate)))
     for seed in SEEDS:
-        _process(place, f"plain:{lr}", seed)
+        for lr in place.arena.rates:
+            _process(place, f"plain:{lr}", seed)
         _process(place, f"ours:{label}", seed)
-    return lr
+    return max(place.arena.rates, key=lambda rate: worth(place, plain_arm(place, rate)))
 
 
 def _process(place: Place, arm: str, seed: int) -> None:

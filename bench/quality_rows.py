@@ -95,9 +95,10 @@ def out_of_fold(place: Place, folder: Path, arm: Arm) -> Told:
 
 
 def worth(place: Place, arm: Arm) -> float:
-    """Return the tuned out-of-fold score of an arm's first seed."""
-    told = out_of_fold(place, arm.folders[0], arm)
-    return float(stats.per_image(told.tuned, metrics.load(place.spec)).mean())
+    """Return an arm's tuned out-of-fold score, the mean over its seeds."""
+    metric = metrics.load(place.spec)
+    told = [out_of_fold(place, folder, arm) for folder in arm.folders]
+    return statistics.mean(float(stats.per_image(one.tuned, metric).mean()) for one in told)
 
 
 def hidden(place: Place, folder: Path, arm: Arm, rules: Sequence[ClassRule]) -> Told:
