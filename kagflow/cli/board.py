@@ -76,6 +76,9 @@ class Board:
             if self._live is None:
                 self._out.say(f"  {line(figures, self.classes)}")
             return
+        if not figures["images_per_second"]:
+            # No step has been judged yet.
+            return
         self.now = figures
         if self._live is None and time.monotonic() - self._said > HEARTBEAT:
             self._out.say(

@@ -69,6 +69,13 @@ def test_a_long_epoch_in_a_pipe_gives_signs_of_life(
     assert lines[2].startswith("  epoch 3/4, 2 of 2 steps")
 
 
+def test_a_step_that_nobody_has_judged_says_nothing() -> None:
+    board = Board(Output(), "tiny", ())
+    board.start("epoch 3/4", 2, "steps")
+    board.show(STEP | {"loss": 0.0, "images_per_second": 0.0})
+    assert board.now == {}
+
+
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     watch(Board(Output(quiet=True), "tiny fold 0", ("rust",)))
     assert capsys.readouterr().err == ""
