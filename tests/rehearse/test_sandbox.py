@@ -194,7 +194,7 @@ def test_environment_is_cleared(run, monkeypatch) -> None:
     assert place == "/kaggle/working 0"
     assert set(env) == {
         *("PATH", "HOME", "LANG", "TERM", "PYTHONUNBUFFERED", "OMP_NUM_THREADS"),
-        *("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE", "KAGFLOW_REHEARSAL"),
+        *("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE", "KAGFLOW_REHEARSAL", "KAGFLOW_PARITY"),
         *("PIP_CONFIG_FILE", "PIP_DISABLE_PIP_VERSION_CHECK", "HF_HUB_OFFLINE"),
     }
     assert env["KAGGLE_KERNEL_RUN_TYPE"] == "Batch"

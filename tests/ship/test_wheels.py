@@ -141,7 +141,7 @@ def test_extras_of_an_image_distribution_are_followed(shelf: Shelf) -> None:
     closure = missing_wheels({"me": ["requests[socks]"]}, image(**held), shelf)
     assert names(closure) == ["pysocks"]
     with pytest.raises(DataError, match="not known here"):
-        missing_wheels({"me": ["absl-py[x]"]}, image(**held), shelf)
+        missing_wheels({"me": ["xgboost[x]"]}, image(**held), shelf)
 
 
 def test_the_snapshot_lacks_only_the_model_code(shelf: Shelf) -> None:
