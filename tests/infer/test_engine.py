@@ -227,7 +227,7 @@ def test_certainty_counts_for_no_more_than_the_store_knows(member):
     # One member is as good as certain; in logits it may not outvote the other without end.
     members = [member("Bright", gain=400.0), member("Bright", gain=-4.0)]
     (one,) = predict(in_logits(members), RULES, SPEC, [("x", square(value=255))], settings=KEEP)
-    wanted = 1 / (1 + np.exp(-(np.log(251 / 4) - 2) / 2))
+    wanted = 1 / (1 + np.exp(-(np.log(509) - 2) / 2))
     np.testing.assert_allclose(one.masks[0, 5, 6], wanted, rtol=1e-4)
 
 
