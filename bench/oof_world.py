@@ -1,72 +1,46 @@
 """Generate out-of-fold stores of several members at any size, in the format of real runs.
 
 Severstal's shares: 41 %, 7 %, 6 % and 2 % of the images show classes 3, 1, 4 and 2. A model finds
-most of them with borders and certainty of its own, and invents some; elsewhere its maps are a haze
-far below any threshold, which is what makes real maps compress to a third.
+most of them, with borders and certainty of its own, and invents some; elsewhere its maps are a haze
+far below any threshold. A few hundred distinct images are shifted about.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from kagflow import durable
 from kagflow.learn.oof import OofWriter
 from kagflow.task import rle
+from kagflow.task.folds import write_folds
+from kagflow.task.spec import TaskSpec
 
-HEIGHT, WIDTH = 256, 1600
+HEIGHT, WIDTH, FOLDS, KINDS = 256, 1600, 5, 200
 SHARES = (0.07, 0.02, 0.41, 0.06)
-MISSED, INVENTED = 0.15, 0.04
+SPEC = TaskSpec("bench", "segmentation", ("1", "2", "3", "4"), height=HEIGHT, width=WIDTH)
 
 
-def truth_of(number: int) -> dict[int, tuple[np.ndarray, str]]:
-    """Return the masks of an image: {class index: (mask, run lengths)}."""
-    rng = np.random.default_rng([7, number])
-    found = {}
-    for index, share in enumerate(SHARES):
-        if rng.random() < share:
-            mask = _shape(rng)
-            found[index] = mask, rle.encode(mask)
-    return found
-
-
-def maps_of(number: int, member: int, truth: dict[int, tuple[np.ndarray, str]]) -> np.ndarray:
-    """Return a member's probabilities of an image: (4, H, W) float32."""
-    rng = np.random.default_rng([11, member, number])
-    haze = cv2.resize(rng.random((16, 50), np.float32) * 0.02, (WIDTH, HEIGHT))
-    probs = np.repeat(haze[None], len(SHARES), axis=0)
-    for index in range(len(SHARES)):
-        if index in truth and rng.random() > MISSED:
-            mask = truth[index][0]
-        elif rng.random() < INVENTED:
-            mask = _shape(rng)
-        else:
-            continue
-        left, top, width, height = cv2.boundingRect(mask)
-        pad = 12
-        rows = slice(max(top - pad, 0), min(top + height + pad, HEIGHT))
-        columns = slice(max(left - pad, 0), min(left + width + pad, WIDTH))
-        soft = mask[rows, columns].astype(np.float32)
-        soft = cv2.GaussianBlur(soft, (0, 0), float(rng.uniform(2, 5)))
-        shift = np.float32([[1, 0, rng.normal(0, 2)], [0, 1, rng.normal(0, 2)]])
-        soft = cv2.warpAffine(soft, shift, soft.shape[::-1])
-        probs[index, rows, columns] = np.maximum(
-            probs[index, rows, columns], soft * float(rng.uniform(0.6, 1))
-        )
-    return np.clip(probs, 0, 1)
-
-
-def write(folder: Path, images: int, members: int) -> dict[str, dict[int, str]]:
-    """Write `members` stores of `images` and return what is true."""
-    jobs = [(folder / f"member{member}", images, member) for member in range(members)]
-    with ProcessPoolExecutor(2) as pool:
-        list(pool.map(_write_one, jobs))
-    truth = {}
+def make(home: Path, images: int, members: int) -> dict[str, list[Path]]:
+    """Write data and `members` finished runs of five folds; return {run: fold folders}."""
+    data = home / "data"
+    durable.write_json(data / "manifest.json", {"profile": "local", "files": {}})
+    folds = {name_of(n): (n // 2, n // 2 % FOLDS) for n in range(images)}
+    write_folds(data / "folds.csv", folds)
+    rows = ["ImageId,ClassId,EncodedPixels"]
     for number in range(images):
-        truth[name_of(number)] = {c: text for c, (_, text) in truth_of(number).items()}
-    return truth
+        for index, mask in masks_of(number).items():
+            shifted = np.roll(mask, shift_of(number), axis=1)
+            rows.append(f"{name_of(number)},{index + 1},{rle.encode(shifted)}")
+    durable.write_text(data / "train.csv", "\n".join(rows) + "\n")
+    with ProcessPoolExecutor(2) as pool:
+        jobs = [(home, images, member) for member in range(members)]
+        made = list(pool.map(_write_run, jobs))
+    return dict(made)
 
 
 def name_of(number: int) -> str:
@@ -74,16 +48,74 @@ def name_of(number: int) -> str:
     return f"{number:08x}.jpg"
 
 
-def _write_one(job: tuple[Path, int, int]) -> None:
-    folder, images, member = job
-    with OofWriter(folder, "mask", len(SHARES)) as store:
-        for number in range(images):
-            probs = maps_of(number, member, truth_of(number))
-            store.add(name_of(number), probs, HEIGHT, WIDTH)
+def shift_of(number: int) -> int:
+    """Return by how many columns an image's kind is rolled."""
+    return 16 * (number // KINDS)
 
 
-def _shape(rng: np.random.Generator) -> np.ndarray:
-    """Draw one to four ellipses: a mask (H, W) uint8."""
+def masks_of(number: int) -> dict[int, np.ndarray]:
+    """Return the masks of an image's kind: {class index: (H, W) uint8}."""
+    rng = np.random.default_rng([7, number % KINDS])
+    return {index: shape(rng) for index, share in enumerate(SHARES) if rng.random() < share}
+
+
+@cache
+def maps_of(kind: int, member: int) -> np.ndarray:
+    """Return a member's probabilities of a kind of image: (4, H, W) float32.
+
+    The later a member, the more it misses and invents.
+    """
+    rng = np.random.default_rng([11, member, kind])
+    true, missed, invented = masks_of(kind), 0.06 + 0.02 * member, 0.01 + 0.006 * member
+    haze = cv2.resize(rng.random((16, 50), np.float32) * 0.02, (WIDTH, HEIGHT))
+    probs = np.repeat(haze[None], len(SHARES), axis=0)
+    for index in range(len(SHARES)):
+        if index in true and rng.random() > missed:
+            soft = _seen(true[index], rng) * float(rng.uniform(0.6, 1))
+        elif rng.random() < invented:
+            soft = _seen(shape(rng), rng) * float(rng.uniform(0.4, 0.9))
+        else:
+            continue
+        probs[index] = np.maximum(probs[index], soft)
+    return np.clip(probs, 0, 1)
+
+
+def _write_run(job: tuple[Path, int, int]) -> tuple[str, list[Path]]:
+    home, images, member = job
+    run, folders = f"member{member}", []
+    for fold in range(FOLDS):
+        folder = home / "runs" / "bench" / run / f"fold{fold}"
+        held = [n for n in range(images) if n // 2 % FOLDS == fold]
+        with OofWriter(folder / "oof", "mask", len(SHARES)) as store:
+            for n in held:
+                probs = np.roll(maps_of(n % KINDS, member), shift_of(n), axis=2)
+                store.add(name_of(n), probs, HEIGHT, WIDTH)
+        durable.write_json(folder / "run.json", _facts(home, run, fold, len(held)))
+        folders.append(folder)
+    maps_of.cache_clear()
+    return run, folders
+
+
+def _facts(home: Path, run: str, fold: int, images: int) -> dict[str, object]:
+    return {
+        "competition": "bench", "name": run, "fold": fold, "folds": FOLDS, "predicts": "mask",
+        "recipe": {
+            "model": {"target": "smp", "kwargs": {}}, "input": {"target": "grey", "kwargs": {}},
+            "size": None, "tta": ["none"],
+        },
+        "seconds": 1.0, "images": images, "score": 0.9, "floor": 0.8, "seconds_per_image": 0.01,
+        "data": durable.sha256_file(home / "data" / "manifest.json"),
+    }  # fmt: skip
+
+
+def _seen(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), float(rng.uniform(2, 5)))
+    moved = np.float32([[1, 0, rng.normal(0, 2)], [0, 1, rng.normal(0, 2)]])
+    return cv2.warpAffine(soft, moved, (WIDTH, HEIGHT))
+
+
+def shape(rng: np.random.Generator) -> np.ndarray:
+    """Draw one to four ellipses near each other: a mask (H, W) uint8."""
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     across = int(rng.integers(60, WIDTH - 60))
     for _ in range(int(rng.integers(1, 5))):

@@ -49,6 +49,10 @@ def headline(value: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("default thresholds", f"{cv['default']:.4f}"),
         ("all-empty floor", f"{cv['floor']:.4f}"),
     ]
+    rows += [
+        (f"gain of {name}", f"{one['gain']:+.4f}{_interval(one['interval'], '+')}")
+        for name, one in value["gains"].items()
+    ]
     rows += [("folds missing", f"{run}: {_list(gone)}") for run, gone in cv["missing"].items()]
     if cost["minutes"] is not None:
         where = ", ".join(cost["measured_on"])
@@ -105,8 +109,10 @@ def _optimism(cv: Mapping[str, Any]) -> str:
     return f" ({cv['naive'] - cv['crossfitted']:+.4f} of that is optimism)"
 
 
-def _interval(found: list[float] | None) -> str:
-    return "" if found is None else f" (95 %: {found[0]:.4f} to {found[1]:.4f})"
+def _interval(found: list[float] | None, sign: str = "") -> str:
+    if found is None:
+        return ""
+    return f" (95 %: {found[0]:{sign}.4f} to {found[1]:{sign}.4f})"
 
 
 def _figure(value: float | None) -> str:

@@ -19,7 +19,7 @@ from kagflow.learn.calibrate import log_loss
 from kagflow.learn.candidates import KINDS
 from kagflow.learn.evidence import Evidence
 from kagflow.learn.grids import EPS, Excluded, Grid, total_grids
-from kagflow.learn.search import EMPTY, Found, count_rules, default_score, standard_error
+from kagflow.learn.search import EMPTY, count_rules, default_score, standard_error
 from kagflow.learn.sketch import Trials
 from kagflow.progress import QUIET, Progress
 from kagflow.task.metric import Metric
@@ -59,13 +59,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Hold the blends of masks and of gates, and what they would be without each part."""
+    """Hold the blends of masks and of gates, and what they would be without each part.
+
+    `singles` are the best lone member: in all the data, then without each part.
+    """
 
     kind: str
     blend: Blend
     turns: tuple[Blend, ...]
     gate: Blend | None
     gate_turns: tuple[Blend | None, ...]
+    singles: tuple[Blend, ...]
     table: tuple[Candidate, ...]
 
 
@@ -198,6 +202,7 @@ def choose(judge: Judge, progress: Progress = QUIET) -> Chosen:
         turns=tuple(_blend(judge, one, frozenset({part})) for part, one in enumerate(tops)),
         gate=judge.gate(NONE),
         gate_turns=tuple(judge.gate(frozenset({part})) for part in range(judge.count)),
+        singles=tuple(judge.made(without)[KINDS[0]] for without in _turns(judge)),
         table=tuple(_describe(judge, rung) for rung in rungs),
     )
 
@@ -205,34 +210,21 @@ def choose(judge: Judge, progress: Progress = QUIET) -> Chosen:
 def sole(judge: Judge) -> Chosen:
     """Return the one member there is; only the gates are a choice."""
     blend = Blend((1,))
-    without = [frozenset({part}) for part in range(judge.count)]
+    gates = [judge.gate(without) for without in _turns(judge)]
     return Chosen(
         kind=KINDS[0],
         blend=blend,
         turns=(blend,) * judge.count,
-        gate=judge.gate(NONE),
-        gate_turns=tuple(judge.gate(excluded) for excluded in without),
+        gate=gates[0],
+        gate_turns=tuple(gates[1:]),
+        singles=(blend,) * (judge.count + 1),
         table=(),
     )
 
 
-def shedding(judge: Judge, chosen: Chosen, found: Found) -> list[tuple[int, float, float]]:
-    """List members in the order in which to give them up: number, worth, seconds an image.
-
-    Each time the one goes that is worth least for each second; its worth is what the others then
-    score less, in units of the metric. The last is worth what there is above the floor.
-    """
-    order = []
-    blend, scale = chosen.blend, judge.trials.pool.true.size
-    while len(blend.members) > 1:
-        whole = judge.gain(blend, NONE)
-        lost = {at: (whole - judge.gain(blend.without(at), NONE)) / scale for at in blend.members}
-        first = min(lost, key=lambda at: (lost[at] / max(judge.costs.members[at], EPS), at))
-        order.append((first, lost[first], judge.costs.members[first]))
-        blend = blend.without(first)
-    (last,) = blend.members
-    left = found.naive.value - found.naive.floor - sum(worth for _, worth, _ in order)
-    return [*order, (last, left, judge.costs.members[last])]
+def _turns(judge: Judge) -> list[Excluded]:
+    """Leave out nothing, then each part."""
+    return [NONE, *(frozenset({part}) for part in range(judge.count))]
 
 
 def _climb(judge: Judge, excluded: Excluded) -> list[_Rung]:

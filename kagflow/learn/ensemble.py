@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 from kagflow.errors import DataError, UsageError
 from kagflow.learn import describe, full
 from kagflow.learn.blend import Blend
-from kagflow.learn.choice import Chosen, Costs, Judge, shedding
-from kagflow.learn.decide import decide
+from kagflow.learn.choice import Chosen, Costs, Judge
+from kagflow.learn.decide import Decision, decide
 from kagflow.learn.evaluate import Facts, check_data, read_run
 from kagflow.learn.evidence import Evidence, count_blends, from_labels, open_member
 from kagflow.learn.perimage import PerImage, from_counts, images_of
 from kagflow.learn.pool import Pool, open_pool
 from kagflow.learn.search import Found, make_parts
+from kagflow.learn.shed import shedding
 from kagflow.learn.sketch import LabelTrials, Sketch, Trials, make_sketch
 from kagflow.naming import fold_order
 from kagflow.progress import QUIET, Progress
@@ -57,9 +58,22 @@ class _Tuned(NamedTuple):
     masks: tuple[str, ...]
     gates: tuple[str, ...]
     judge: Judge
-    chosen: Chosen
-    evidence: Evidence
-    found: Found
+    decision: Decision
+
+    @property
+    def chosen(self) -> Chosen:
+        """Who counts how much."""
+        return self.decision.chosen
+
+    @property
+    def evidence(self) -> Evidence:
+        """What they say of every image."""
+        return self.decision.evidence
+
+    @property
+    def found(self) -> Found:
+        """The rules, and what they are worth."""
+        return self.decision.found
 
 
 def build_ensemble(
@@ -169,7 +183,7 @@ class _House:
         parts = make_parts(pool.clusters, pool.true > 0)
         judge = Judge(self._trials(pool), measure, parts, self.costs(masks, gates))
         decision = decide(judge, lambda blends: self._count(pool, blends), self.progress)
-        return _Tuned(masks, gates, judge, *decision)
+        return _Tuned(masks, gates, judge, decision)
 
     def _trials(self, pool: Pool) -> Trials:
         if self.spec.kind == "classification":
@@ -243,6 +257,7 @@ def _value(tuned: _Tuned, house: _House, runs: Runs, home: Path) -> dict[str, An
         "shedding": shed,
         "rules": [asdict(rule) for rule in found.rules],
         "kinds": list(found.kinds),
+        "gains": describe.gains(tuned.decision, metric.load(spec)),
         "gates": describe.gates(tuned.evidence, found, spec.classes),
         "cost": describe.cost(members, facts, minutes=house.wish.minutes, images=house.wish.images),
         "cv": full.labelled(measured, {run: facts[run] for run in used}),

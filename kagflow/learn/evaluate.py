@@ -105,7 +105,8 @@ def per_image(
         name: cluster for name, (cluster, _) in folds.items() if only is None or name in only
     }
     store = open_member(folders, folds)
-    evidence = gather([store], truth, judged, clusters=clusters, progress=progress)
+    # At default rules no component is dropped.
+    evidence = gather([store], truth, judged, clusters=clusters, pieces=False, progress=progress)
     images = perimage.images_of(evidence.image_ids, folds)
     counts = default_counts(evidence)[[2, 1, 0]]
     return perimage.from_counts(run.name, spec.classes, images, counts, metric.load(spec))

@@ -29,6 +29,7 @@ __all__ = [
     "gather", "open_member",
 ]  # fmt: skip
 
+_NO_PIECES = np.zeros((0, 2, len(COMPONENT_THRESHOLDS), 1), np.int32)
 _RETRAIN = "The folds were changed between trainings: train them under another name=."
 
 
@@ -149,20 +150,22 @@ def gather(
     spec: TaskSpec,
     *,
     clusters: Mapping[str, int],
+    pieces: bool = True,
     progress: Progress | None = None,
 ) -> Evidence:
     """Average members of equal weight on the images that all of them predict, and count.
 
     Members that predict masks are averaged at the image's own size; those that predict labels
-    make the gate, or, for classification, the prediction itself. Raises DataError where no image
-    is predicted by all, and for probabilities that are none.
+    make the gate, or, for classification, the prediction itself. Without `pieces` no components are
+    counted, which takes longest. Raises DataError where no image is predicted by all, and for
+    probabilities that are none.
     """
     pool = open_pool(members, truth, spec, clusters)
     labels = Blend((1,) * len(pool.labels)) if len(pool.labels) else None
     if spec.kind == "classification":
         assert labels is not None
         return from_labels(pool, labels)
-    (counted,) = count_blends(pool, [Blend((1,) * len(pool.masks))], progress)
+    (counted,) = count_blends(pool, [Blend((1,) * len(pool.masks))], progress, pieces=pieces)
     return counted if labels is None else replace(counted, gate=labels.mean(list(pool.labels)))
 
 
@@ -192,12 +195,17 @@ def from_labels(pool: Pool, blend: Blend) -> Evidence:
 
 
 def count_blends(
-    pool: Pool, blends: Sequence[Blend], progress: Progress | None = None
+    pool: Pool,
+    blends: Sequence[Blend],
+    progress: Progress | None = None,
+    *,
+    pieces: bool = True,
 ) -> list[Evidence]:
     """Count every pixel of several blends of the mask members in one pass over their maps."""
-    areas, shape = area_grid(pool.pixels), (2, *pool.true.shape, len(THRESHOLDS))
+    areas = area_grid(pool.pixels) if pieces else None
+    shape = (2, *pool.true.shape, len(THRESHOLDS))
     totals = [np.zeros(shape, np.int32) for _ in blends]
-    pieces: list[list[list[NDArray[np.int32]]]] = [[[] for _ in pool.spec.classes] for _ in blends]
+    kept: list[list[list[NDArray[np.int32]]]] = [[[] for _ in pool.spec.classes] for _ in blends]
 
     def one(number: int, active: list[Active]) -> tuple[int, list[_Counted]]:
         return number, [_count(found, blend, areas) for found in active for blend in blends]
@@ -207,8 +215,7 @@ def count_blends(
             blend = at % len(blends)
             if counted.totals[0].any():
                 totals[blend][:, number, counted.number] = counted.totals
-                pieces[blend][counted.number].append(counted.pieces)
-    grid = (2, len(COMPONENT_THRESHOLDS), len(areas))
+                kept[blend][counted.number].append(counted.pieces)
     return [
         Evidence(
             image_ids=pool.names,
@@ -218,9 +225,9 @@ def count_blends(
             intersection=total[1],
             gate=None,
             pixels=pool.pixels,
-            components=tuple(_stacked(one, grid) for one in kept),
+            components=tuple(map(_stacked, one_kept)) if areas is not None else None,
         )
-        for total, kept in zip(totals, pieces, strict=True)
+        for total, one_kept in zip(totals, kept, strict=True)
     ]
 
 
@@ -232,15 +239,14 @@ class _Counted(NamedTuple):
     pieces: NDArray[np.int32]
 
 
-def _count(active: Active, blend: Blend, areas: NDArray[np.int64]) -> _Counted:
-    plane = scaled(blend.mean(list(active.planes)))
-    return _Counted(
-        active.number,
-        totals_of(plane, active.truth, THRESHOLDS),
-        components_of(plane, active.truth, COMPONENT_THRESHOLDS, areas).astype(np.int32),
-    )
+def _count(active: Active, blend: Blend, areas: NDArray[np.int64] | None) -> _Counted:
+    plane, pieces = scaled(blend.mean(list(active.planes))), _NO_PIECES
+    if areas is not None:
+        found = components_of(plane, active.truth, COMPONENT_THRESHOLDS, areas)
+        pieces = found.astype(np.int32)
+    return _Counted(active.number, totals_of(plane, active.truth, THRESHOLDS), pieces)
 
 
-def _stacked(pieces: Sequence[NDArray[np.int32]], grid: tuple[int, ...]) -> Components:
-    whole = np.stack(pieces) if pieces else np.zeros((0, *grid), np.int32)
+def _stacked(pieces: Sequence[NDArray[np.int32]]) -> Components:
+    whole = np.stack(pieces) if pieces else _NO_PIECES
     return Components(COMPONENT_THRESHOLDS, whole[:, 0], whole[:, 1])

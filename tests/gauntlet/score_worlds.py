@@ -124,10 +124,10 @@ def make_members(seed: int, count: int) -> tuple[Member, ...]:
     rng = np.random.default_rng([seed, 99])
     return tuple(
         Member(
-            skill=float(rng.uniform(1.5, 3)),
-            own=float(rng.uniform(0.5, 1.5)),
+            skill=float(rng.uniform(0.8, 2)),
+            own=float(rng.uniform(0.8, 2)),
             bold=float(rng.normal(0, 0.5)),
-            invents=float(rng.uniform(0.01, 0.05)),
+            invents=float(rng.uniform(0.02, 0.07)),
         )
         for _ in range(count)
     )
@@ -173,7 +173,7 @@ def _gate(present, rng):
 def _sample(members, shown, rng):
     n = len(shown)
     easy, common = rng.normal(0, 1, (n, 1)), rng.normal(0, 1, (n, _SEEN))
-    everyone = rng.random((n, 1)) < 0.01
+    everyone = rng.random((n, 1)) < 0.02
     half = np.arange(_SEEN) >= _SEEN // 2
     values = []
     for one in members:

@@ -16,7 +16,7 @@ def test_counts_are_in_lowest_terms_so_that_equal_blends_are_one():
 
 def test_means_are_weighted_and_leave_out_what_does_not_count():
     rng = np.random.default_rng(0)
-    maps = [rng.random((2, 3)).astype(np.float32) for _ in range(2)]
+    maps = [rng.uniform(0.05, 0.95, (2, 3)).astype(np.float32) for _ in range(2)]
     assert Blend((1, 3, 0)).mean([*maps, None]) == pytest.approx(maps[0] / 4 + maps[1] * 3 / 4)
     odds = np.log(maps[0] / (1 - maps[0])) / 4 + np.log(maps[1] / (1 - maps[1])) * 3 / 4
     wanted = 1 / (1 + np.exp(-odds))

@@ -10,9 +10,10 @@ import pytest
 
 from kagflow.learn import candidates
 from kagflow.learn.blend import Blend
-from kagflow.learn.choice import NONE, Costs, Judge, choose, shedding, sole
+from kagflow.learn.choice import NONE, Costs, Judge, choose, sole
 from kagflow.learn.decide import decide
 from kagflow.learn.search import make_parts, search
+from kagflow.learn.shed import shedding
 from kagflow.task import metric
 
 
@@ -135,12 +136,18 @@ def test_what_is_cross_fitted_is_the_choice_of_members_too(five):
             counted[blend] = five.evidence(blend)
         return [counted[blend] for blend in blends]
 
-    chosen, evidence, found = decide(judge, count)
+    chosen, evidence, found, ungated, single = decide(judge, count)
     assert evidence is counted[chosen.blend]
-    assert set(counted) == {chosen.blend, *chosen.turns}
+    assert set(counted) == {chosen.blend, *chosen.turns, *chosen.singles}
     wanted = search(evidence, metric.dice, [counted[blend] for blend in chosen.turns])
     assert found == wanted
     assert np.array_equal(found.outside, wanted.outside)
+    assert ungated is None
+    alone = search(
+        counted[chosen.singles[0]], metric.dice, [counted[blend] for blend in chosen.singles[1:]]
+    )
+    assert single == alone
+    assert single.crossfitted.value < found.crossfitted.value
 
 
 def test_the_least_worth_for_its_seconds_goes_first(five, chosen):
