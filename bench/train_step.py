@@ -1,8 +1,9 @@
 """Time kagflow's training loop beside a bare one of torch: same model, data, precision, parts.
 
-Both take the same batches through DataLoader without workers, and have AdamW, clipping, a cosine
-schedule and an average of weights from torch. What kagflow does beyond is what is measured: bad
-steps change nothing, every step can be stopped at and resumed from, times are counted.
+Both take the same batches, made beforehand or from the same samples through DataLoader without
+workers, and have AdamW, clipping, a cosine schedule and an average of weights from torch. What
+kagflow does beyond is what is measured: bad steps change nothing, every step can be stopped at and
+resumed from, times are counted.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from torch.utils.data import DataLoader
 
 from kagflow.infer.models import build_model
 from kagflow.learn import checkpoint
-from kagflow.learn.dataset import Samples
+from kagflow.learn.dataset import Sample, Samples
 from kagflow.learn.ema import build_ema
+from kagflow.learn.feed import worker_count
 from kagflow.learn.job import Job
 from kagflow.learn.loop import Plan, fit
 from kagflow.learn.losses import bce_dice
 from kagflow.learn.optimiser import build_optimiser, cosine
-from kagflow.learn.sampler import Plain, draws
+from kagflow.learn.sampler import Draw, Plain, draws
 from kagflow.learn.state import State
 from kagflow.learn.step import build_scaler
 
@@ -43,18 +45,29 @@ OPTIMISER = {"target": "adamw", "lr": 1e-3, "weight_decay": 1e-2, "encoder_lr": 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, on crops of what size, in how many steps of how many images."""
+    """What is trained, on crops of what size, in how many steps of how many images, and where.
+
+    `prepared` batches are made before the clock starts.
+    """
 
     name: str
     model: dict[str, Any]
     crop: tuple[int, int]
     batch: int
     steps: int
+    prepared: bool = False
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
 
 
-CASES = (
-    Case("FPN on EfficientNet-Lite0, 4 crops of 128x416", LITE, (128, 416), 4, 5),
-    Case("FPN on MobileNetV3-small-050, 4 crops of 64x64", SMALL, (64, 64), 4, 24),
+_LITE = Case("FPN on EfficientNet-Lite0, 4 crops of 128x416", LITE, (128, 416), 4, 5)
+_SMALL = Case("FPN on MobileNetV3-small-050, 4 crops of 64x64", SMALL, (64, 64), 4, 24)
+CASES = tuple(
+    replace(
+        case, name=f"{case.name}, {'prepared' if prepared else 'from samples'}", prepared=prepared
+    )
+    for case in (_LITE, _SMALL)
+    for prepared in (True, False)
 )
 
 
@@ -67,24 +80,47 @@ class Took:
     loss: float
 
 
+class Prepared(Samples):
+    """Samples whose batches lie ready on their device."""
+
+    def __init__(self, samples: Samples, case: Case) -> None:
+        super().__init__(samples.cache, samples.rows, samples.labels, samples.steps)
+        self.made = [
+            samples.finish({key: one.to(case.device) for key, one in samples.batch(drawn).items()})
+            for drawn in batches(case, samples)
+        ]
+        self._at = {drawn[0]: at for at, drawn in enumerate(batches(case, samples))}
+
+    def batch(self, drawn: Sequence[Draw]) -> Sample:
+        return self.made[self._at[drawn[0]]]
+
+
 def parts(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, Any, Any]:
     """Return a seeded model, its optimiser, its schedule and its average."""
     checkpoint.seed_all(0)
-    model = build_model(case.model, classes=4).to(memory_format=torch.channels_last)
+    model = build_model(case.model, classes=4)
+    model = model.to(case.device, memory_format=torch.channels_last)
     optimiser = build_optimiser(model, OPTIMISER)
     return model, optimiser, cosine(optimiser, steps=case.steps), build_ema(model, 0.999)
 
 
-def order(case: Case, samples: Samples) -> list[Any]:
+def order(case: Case, samples: Samples) -> list[Draw]:
     """Return the draws of one epoch."""
     count = case.steps * case.batch
     return draws(Plain(), samples.labels, samples=count, epoch=0, epochs=1, seed=0)
 
 
+def batches(case: Case, samples: Samples) -> list[list[Draw]]:
+    """Return the same, batch by batch."""
+    drawn = order(case, samples)
+    return [drawn[at : at + case.batch] for at in range(0, len(drawn), case.batch)]
+
+
 def ours(case: Case, samples: Samples, folder: Path) -> Took:
     """Train one epoch by kagflow's loop; its checkpoint at the end is not counted."""
     model, optimiser, schedule, ema = parts(case)
-    state = State(model, ema, optimiser, schedule, build_scaler(CPU, torch.float32), forward=model)
+    scaler = build_scaler(case.device, case.dtype)
+    state = State(model, ema, optimiser, schedule, scaler, forward=model)
     plan = Plan(
         folder=folder,
         data=samples,
@@ -94,9 +130,9 @@ def ours(case: Case, samples: Samples, folder: Path) -> Took:
         predicts="mask",
         epochs=1,
         batch=case.batch,
-        workers=0,
-        device=CPU,
-        dtype=torch.float32,
+        workers=workers(case),
+        device=case.device,
+        dtype=case.dtype,
         clip=1.0,
     )
     saving = [0.0]
@@ -110,57 +146,100 @@ def ours(case: Case, samples: Samples, folder: Path) -> Took:
 
     checkpoint.save = timed_save
     try:
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = now(case)
         fit(state, plan)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        ended = now(case)
     finally:
         checkpoint.save = save
-    return Took(wall - state.time["save"], cpu - saving[0], state.history[-1]["loss"])
+    spent = (ended[0] - wall - state.time["save"], ended[1] - cpu - saving[0])
+    return Took(*spent, state.history[-1]["loss"])
 
 
 def bare(case: Case, samples: Samples) -> Took:
     """Train one epoch by a loop as people write it."""
     model, optimiser, schedule, _ = parts(case)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    scaler = torch.amp.GradScaler(case.device.type, enabled=case.dtype == torch.float16)
     loss_of = bce_dice()
-    drawn = order(case, samples)
-    batches = [drawn[at : at + case.batch] for at in range(0, len(drawn), case.batch)]
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = now(case)
     total = 0.0
     model.train()
-    # A generator of its own, so that dropout draws the same numbers in both arms.
-    for batch in DataLoader(samples, batch_sampler=batches, generator=torch.Generator()):
-        image = batch["image"].contiguous(memory_format=torch.channels_last)
-        loss = loss_of({"mask": model(image)}, {"mask": batch["mask"].float()})
+    for batch in bare_batches(case, samples):
+        image = batch["image"].to(case.device, non_blocking=True)
+        image = image.contiguous(memory_format=torch.channels_last)
+        mask = batch["mask"].to(case.device, non_blocking=True).float()
+        with torch.autocast(case.device.type, case.dtype, enabled=case.dtype != torch.float32):
+            logits = model(image)
+        loss = loss_of({"mask": logits.float()}, {"mask": mask})
         optimiser.zero_grad()
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        scaler.step(optimiser)
+        scaler.update()
         ema.update_parameters(model)
         schedule.step()
         total += loss.item()
-    return Took(time.perf_counter() - wall, time.process_time() - cpu, total / len(batches))
+    ended = now(case)
+    return Took(ended[0] - wall, ended[1] - cpu, total / case.steps)
+
+
+def bare_batches(case: Case, samples: Samples) -> Iterable[Sample]:
+    """Return what a bare loop goes through."""
+    if isinstance(samples, Prepared):
+        return samples.made
+    return DataLoader(
+        samples,
+        batch_sampler=batches(case, samples),
+        num_workers=workers(case),
+        pin_memory=case.device.type == "cuda",
+        # A generator of its own, so that dropout draws the same numbers in both arms.
+        generator=torch.Generator(),
+    )
+
+
+def workers(case: Case) -> int:
+    """Return how many processes make samples in both arms."""
+    return 0 if case.prepared else worker_count(case.device)
+
+
+def now(case: Case) -> tuple[float, float]:
+    """Return the wall's and the processor's clock, when all that was asked of a GPU is done."""
+    if case.device.type == "cuda":
+        torch.cuda.synchronize(case.device)
+    return time.perf_counter(), time.process_time()
 
 
 def pairs(case: Case, count: int = PAIRS) -> list[tuple[Took, Took]]:
     """Return (ours, bare), alternating which goes first; both end at the same loss."""
     with tempfile.TemporaryDirectory(prefix="kagflow-bench-") as name:
-        data = Path(name)
-        samples = data_path.ours(data, data_path.write_frames(data), case.crop)
-        found = []
-        for turn in range(count + 1):
-            folder = data / f"run{turn}"
-            folder.mkdir()
-            arms: list[Callable[[], Took]] = [
-                partial(ours, case, samples, folder),
-                partial(bare, case, samples),
-            ]
-            took = [arm() for arm in (arms[::-1] if turn % 2 else arms)]
-            first, second = took[::-1] if turn % 2 else took
-            assert abs(first.loss - second.loss) < 1e-4 * second.loss, "another training"
-            found.append((first, second))
-        # The first warms both up.
-        return found[1:]
+        return compare(case, samples_of(case, Path(name)), Path(name), count)
+
+
+def samples_of(case: Case, data: Path) -> Samples:
+    """Return what a case trains on."""
+    samples = data_path.ours(data, data_path.write_frames(data), case.crop)
+    return Prepared(samples, case) if case.prepared else samples
+
+
+def compare(case: Case, samples: Samples, data: Path, count: int) -> list[tuple[Took, Took]]:
+    """Return pairs of times; checkpoints lie in `data`."""
+    # Half precision rounds in another order.
+    near = 1e-4 if case.dtype == torch.float32 else 0.05
+    found = []
+    for turn in range(count + 1):
+        folder = data / f"run{turn}"
+        folder.mkdir()
+        arms: list[Callable[[], Took]] = [
+            partial(ours, case, samples, folder),
+            partial(bare, case, samples),
+        ]
+        took = [arm() for arm in (arms[::-1] if turn % 2 else arms)]
+        first, second = took[::-1] if turn % 2 else took
+        assert abs(first.loss - second.loss) < near * second.loss, "another training"
+        found.append((first, second))
+    # The first warms both up.
+    return found[1:]
 
 
 def checkpoint_share() -> tuple[float, float, float]:
