@@ -137,7 +137,7 @@ def test_the_share_is_calibrated_and_the_pair_worth_taking(share) -> None:
 
 
 @pytest.mark.gauntlet
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(10800)
 def test_all_worlds(tally, capsys) -> None:
     studies = {kind: Study(kind) for kind in worlds.KINDS}
     for study in studies.values():

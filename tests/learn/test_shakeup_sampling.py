@@ -69,7 +69,7 @@ def test_what_was_tuned_on_the_images_is_less_certain() -> None:
     plain, tuned = (
         np.ptp(predict_interval(paired, paired.images, parts=parts, draws=300)) for parts in (0, 10)
     )
-    assert tuned / plain == pytest.approx(np.sqrt((1 + 1 + 10 / 9) / 2))
+    assert tuned / plain == pytest.approx(np.sqrt((1 + 1 + 5 / 9) / 2))
 
 
 def test_a_variance_that_few_clusters_make_up_is_less_certain() -> None:
