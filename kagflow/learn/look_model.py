@@ -22,8 +22,8 @@ from kagflow.resolve import Fault
 
 # Seconds that the pass may take, as far as a trial lets foresee.
 PATIENCE = 10.0
-# What a step takes of the time of a forward pass.
-BACKWARD = 3.0
+# More samples than this say no more, and a large encoder takes a gigabyte for each.
+MOST = 4
 # The trial's window, and the least that a model is shown: encoders stride down by 32.
 TRIAL, LEAST = 256, 64
 
@@ -118,13 +118,14 @@ def _gradients(model: nn.Module, loss: Loss, done: Pass) -> None:
 def _batch(model: nn.Module, samples: Sequence[Sample], done: Pass) -> dict[str, Tensor]:
     """Return as much of the samples as can be shown in time; batch norm needs two of them."""
     image = samples[0]["image"]
-    each = BACKWARD * _seconds(model, image)
-    count = max(2, min(len(samples), int(PATIENCE / max(each, 1e-9))))
+    found = _seconds(model.train(), image)
+    each = found or 0.0
+    count = 2 if found is None else max(2, min(len(samples), int(PATIENCE / max(each, 1e-9)), MOST))
     chosen = samples[:count]
     batch = {key: torch.stack([one[key] for one in chosen]) for key in chosen[0]}
     if count < len(samples):
         done.notes.append(
-            f"the model is shown {len(chosen)} of the {len(samples)} samples, for time"
+            f"the model is shown {len(chosen)} of the {len(samples)} samples, for time and memory"
         )
     height, width = image.shape[-2:]
     side = (height, width)
@@ -142,20 +143,27 @@ def _half(side: int) -> int:
     return max(LEAST, side // 2 // 32 * 32)
 
 
-def _seconds(model: nn.Module, image: Tensor) -> float:
-    """Estimate a forward pass of one whole image from one of a small window; 0 where that fails."""
+def _seconds(model: nn.Module, image: Tensor) -> float | None:
+    """Estimate a step's seconds for one whole image from one on two small windows.
+
+    None where such a window is refused, as by a model of one size.
+    """
     height, width = image.shape[-2:]
-    window = image[None, :, : min(height, TRIAL), : min(width, TRIAL)]
+    window = torch.stack([image[:, : min(height, TRIAL), : min(width, TRIAL)]] * 2)
     try:
         with torch.no_grad():
-            model.eval()(window)
-            # Not the clock on the wall: another program may have the machine for now.
-            start = time.process_time()
             model(window)
-    except Exception:  # noqa: BLE001 - a model of one size; what else is wrong shows in the pass
-        return 0.0
+        start = time.monotonic()
+        found = model(window)
+        outputs = found.values() if isinstance(found, Mapping) else [found]
+        # The memory that a backward pass needs costs as much as its sums.
+        torch.autograd.backward([one.float().mean() for one in outputs])
+    except Exception:  # noqa: BLE001 - what is wrong with a model shows in the pass itself
+        return None
+    finally:
+        model.zero_grad(set_to_none=True)
     share = window.shape[-2] * window.shape[-1] / (height * width)
-    return (time.process_time() - start) / torch.get_num_threads() / share
+    return (time.monotonic() - start) / 2 / share
 
 
 def _raised(step: str, error: Exception, given: Mapping[str, Any]) -> Fault:

@@ -170,11 +170,14 @@ def test_probabilities_are_doubted(see):
 
 
 def test_a_large_model_is_shown_less_and_it_is_said(see, monkeypatch):
-    monkeypatch.setattr(look_model, "_seconds", lambda model, image: 1.2)
+    assert by_name(see(batch=8))["batch image"].shape == "(4, 1, 64, 64)"
+    monkeypatch.setattr(look_model, "_seconds", lambda model, image: 4.0)
     seen = see(batch=8)
     assert by_name(seen)["batch image"].shape == "(2, 1, 64, 64)"
     assert any("2 of the 8 samples" in note for note in seen.notes)
-    monkeypatch.setattr(look_model, "_seconds", lambda model, image: 40.0)
+    monkeypatch.setattr(look_model, "_seconds", lambda model, image: None)
+    assert by_name(see(batch=8))["batch image"].shape == "(2, 1, 64, 64)"
+    monkeypatch.setattr(look_model, "_seconds", lambda model, image: 100.0)
     monkeypatch.setattr(look_model, "LEAST", 16)
     seen = see(batch=8)
     assert by_name(seen)["batch image"].shape == "(2, 1, 16, 16)"
