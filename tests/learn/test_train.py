@@ -10,8 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from kagflow.errors import LocalError, RefusedError, UsageError
-from kagflow.learn.oof import OofReader
-from kagflow.learn.train import train_fold
+from kagflow.infer.engine import Settings, predict
+from kagflow.infer.postprocess import ClassRule
+from kagflow.learn.job import Job
+from kagflow.learn.oof import FLOOR, OofReader
+from kagflow.learn.train import train, train_fold
+from kagflow.task.folds import read_folds
 from kagflow.task.labels import read_labels
 from kagflow.task.rle import decode
 
@@ -52,6 +56,29 @@ def test_the_score_is_the_metric_on_the_stored_probabilities(squares, spec, reci
                 both, total = (predicted[index] & true).sum(), predicted[index].sum() + true.sum()
                 scores.append(2 * both / total if total else 1.0)
     assert result.score == pytest.approx(np.mean(scores), abs=1e-12)
+
+
+def test_the_store_says_what_the_kernels_engine_says_at_the_images_own_size(
+    squares, spec, recipe, run_dir
+):
+    job = Job(run_dir, recipe(size=[40, 48], epochs=6), spec, squares, 0, "cpu")
+    train(job)
+    folds = read_folds(squares / "folds.csv")
+    names = [name for name, (_, fold) in folds.items() if fold == 0]
+    files = [(name, squares / "train_images" / name) for name in names]
+    settings = Settings(keep_probs=True)
+    rules = [ClassRule()] * 2
+    found = {
+        one.image_id: one for one in predict([job.member], rules, spec, files, settings=settings)
+    }
+    with OofReader(run_dir / "oof") as store:
+        assert sorted(store.image_ids) == sorted(names)
+        for name in names:
+            ours, kernels = store.mask(name), found[name].masks
+            assert ours.shape == kernels.shape == (2, 64, 64)
+            # Half a step of 255, or the haze that is kept as nothing, and what float16 rounds.
+            assert np.abs(ours - kernels).max() < (FLOOR - 0.5) / 255 + 1e-4
+        assert max(one.masks.max() for one in found.values()) > 4 * FLOOR / 255
 
 
 def test_eight_images_are_learnt_by_heart(squares, spec, recipe, run_dir):
