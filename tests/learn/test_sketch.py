@@ -122,3 +122,13 @@ def test_a_pool_needs_probabilities(tmp_path):
     gate = {"a": OofReader(tmp_path / "gate")}
     with pytest.raises(DataError, match=r"gate: a has probabilities \[0.5, nan\]"):
         pools.open_pool([gate], {}, SPEC, {"a": 0})
+
+
+def test_components_are_left_out_where_nobody_asks(pool):
+    (whole,), (quick,) = (
+        count_blends(pool, BLENDS[:1]),
+        count_blends(pool, BLENDS[:1], pieces=False),
+    )
+    assert quick.components is None
+    assert np.array_equal(quick.predicted, whole.predicted)
+    assert np.array_equal(quick.intersection, whole.intersection)
