@@ -81,7 +81,9 @@ class Stepper:
         moved = plan.data.finish(moved)
         images = moved.pop("image").contiguous(memory_format=torch.channels_last)
         with torch.autocast(plan.device.type, plan.dtype, enabled=plan.dtype != torch.float32):
-            outputs = named_outputs((state.forward or state.model)(images), plan.predicts)
+            # A compiled module has no truth value: it would ask for its length.
+            forward = state.model if state.forward is None else state.forward
+            outputs = named_outputs(forward(images), plan.predicts)
         whole = plan.ranks.whole
         return plan.loss(whole(_floats(outputs)), whole(_floats(moved)))
 
