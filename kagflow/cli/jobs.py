@@ -36,14 +36,25 @@ class Job:
         return f"{self.run} {'on everything' if self.fold == naming.FULL else f'fold {self.fold}'}"
 
 
-def plan(session: Session, known: Known, overrides: dict[str, str]) -> list[Job]:
+def fetched(session: Session, known: Known) -> bool:
+    """Tell whether there is data to train on."""
+    return (session.workspace.data(known.name) / "manifest.json").is_file()
+
+
+def plan(
+    session: Session, known: Known, overrides: dict[str, str], *, unfetched: bool = False
+) -> list[Job]:
     """Return the jobs in the order of the words, each once.
 
-    Raises UsageError listing every fault: folds out of range, unknown recipes, wrong keys and
-    values, and one name for two recipes.
+    Without data they are those of competition.yaml where `unfetched` allows it. Raises UsageError
+    listing every fault: folds out of range, unknown recipes, wrong keys and values, and one name
+    for two recipes.
     """
-    manifest = competitions.manifest(session.workspace, known)
-    folds = fold_count(session, known)
+    if unfetched and not fetched(session, known):
+        manifest, folds = dict[str, Any](), known.config.folds
+    else:
+        manifest = competitions.manifest(session.workspace, known)
+        folds = fold_count(session, known)
     mini = known.config.mini if manifest.get("generated") else None
     default = mini.recipe if mini else known.config.default_recipe
     settings = {"fold": "all", "recipe": default} | overrides

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kagflow.cli import competitions, find_lr, jobs, notify, words
+from kagflow.cli import competitions, find_lr, jobs, notify, plan, words
 from kagflow.cli.session import INTERRUPTED, guarded, open_session
 from kagflow.cli.trained import report
 from kagflow.cli.training import How, train_all
@@ -27,6 +27,9 @@ def command(
     force_resume: Annotated[
         bool, typer.Option("--force-resume", help="Go on although code, recipe or data changed.")
     ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what would run, how long and in what memory.")
+    ] = False,
     find_rate: Annotated[
         bool, typer.Option("--find-lr", help="Suggest a learning rate, train nothing.")
     ] = False,
@@ -41,6 +44,12 @@ def command(
     session = open_session(context)
     said = words.split(given or [])
     known = competitions.find(session.workspace, said.competition)
+    if plan_only:
+        said.overrides.pop("on_done", None)
+        how = How.take(said.overrides, device=device, force=force_resume, began=began)
+        planned = jobs.plan(session, known, said.overrides, unfetched=True)
+        plan.show(session, known, planned, how, again=session.command(_typed(given or [], device)))
+        return
     with notify.on_done(session, known, said.overrides.pop("on_done", None)) as done:
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
         planned = jobs.plan(session, known, said.overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,26 @@ RESOLVED = "resolved"
 _LISTED = 12
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a job's folder stands to the job: `other` and `code` name what is not as it was."""
+
+    begun: bool
+    finished: bool = False
+    other: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the job would not be what the folder holds; code counts until it is finished."""
+        return bool(self.other) or (bool(self.code) and not self.finished)
+
+
+def standing(job: Job) -> Standing:
+    """Compare a job with what its folder was begun from; writes nothing."""
+    return _compare(job, provenance.code_files(job.recipe))
+
+
 def begin(job: Job, device: str, progress: Progress) -> bool:
     """Write config.yaml and provenance.json, or compare with them; tell whether it has finished.
 
@@ -30,26 +51,41 @@ def begin(job: Job, device: str, progress: Progress) -> bool:
     naming each difference; `job.force` goes on with an unfinished one and notes it there.
     """
     files = provenance.code_files(job.recipe)
-    config = _config(job, provenance.digest(files))
-    path = job.run_dir / CONFIG
-    if not path.is_file():
+    config, path = _config(job, provenance.digest(files)), job.run_dir / CONFIG
+    now = _compare(job, files)
+    if not now.begun:
         found = provenance.collect(job.recipe, data=config["data"], device=device)
         durable.write_json(job.run_dir / PROVENANCE, found | {"files": files})
         _write(path, config)
         return False
+    changes = [*now.other, *now.code]
+    if not now.refused:
+        if now.code:
+            progress.note(
+                f"since {job.label} finished, its code has changed: {'; '.join(now.code)}"
+            )
+        return now.finished
+    if now.finished or not job.force:
+        raise _refusal(job, changes, finished=now.finished)
     before = dict(yaml.safe_load(path.read_text()))
+    _record(job, changes, files)
+    _write(path, config | {key: before[key] for key in (RESOLVED,) if key in before})
+    progress.note(f"going on in spite of: {'; '.join(changes)}")
+    return now.finished
+
+
+def _compare(job: Job, files: Mapping[str, str]) -> Standing:
+    path = job.run_dir / CONFIG
+    if not path.is_file():
+        return Standing(begun=False)
+    before, config = dict(yaml.safe_load(path.read_text())), _config(job, provenance.digest(files))
+    finished = (job.run_dir / "run.json").is_file()
+    if finished:
+        # How many processes made it no longer matters.
+        before["processes"] = config["processes"]
     code = [] if before.get("code") == config["code"] else _code_changes(job.run_dir, files)
     other = differences(_asked(before), _asked(config))
-    finished = (job.run_dir / "run.json").is_file()
-    if finished and code and not other:
-        progress.note(f"since {job.label} finished, its code has changed: {'; '.join(code)}")
-    elif code or other:
-        if finished or not job.force:
-            raise _refusal(job, other + code, finished=finished)
-        _record(job, other + code, files)
-        _write(path, config | {key: before[key] for key in (RESOLVED,) if key in before})
-        progress.note(f"going on in spite of: {'; '.join(other + code)}")
-    return finished
+    return Standing(begun=True, finished=finished, other=tuple(other), code=tuple(code))
 
 
 def resolved(run_dir: Path) -> dict[str, Any]:

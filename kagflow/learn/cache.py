@@ -100,6 +100,11 @@ def open_cache(
     return _read(final, len(spec.classes))
 
 
+def is_cached(data: Path, spec: TaskSpec, size: Size, *, part: Part, folder: Path) -> bool:
+    """Tell whether `open_cache` would find what it returns."""
+    return (folder / _key(data, spec, size, part.files(data / spec.train_images))).is_dir()
+
+
 @dataclass(frozen=True)
 class _Build:
     spec: TaskSpec

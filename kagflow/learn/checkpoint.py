@@ -106,6 +106,11 @@ def epochs(folder: Path) -> list[int]:
     return found
 
 
+def steps(folder: Path) -> list[int]:
+    """Return the step of each checkpoint that is there, the newest first, none of them read."""
+    return [_step(sidecar) for sidecar in _by_age(folder)]
+
+
 def newest(folder: Path) -> Found | None:
     """Return the newest checkpoint whose bytes match their sidecar, None where there is none."""
     skipped: list[str] = []

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
 
 from kagflow.errors import LocalError
 from kagflow.learn import checkpoint
@@ -151,7 +150,7 @@ def _window(plan: Plan) -> list[Sample]:
     batches = plan.batches(0)[: min(plan.accumulate, 2)]
     if plan.data.steps.crop is None and plan.batch == 1:
         batches = [[max(plan.draws(0), key=area)]] * len(batches)
-    return [default_collate([plan.data[draw] for draw in batch]) for batch in batches]
+    return [plan.data.batch(batch) for batch in batches]
 
 
 def _named(recipe: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,28 +85,38 @@ class FoldData:
         return [self.cache.ids[row] for row in self.validation]
 
 
-def read_fold(job: Job, progress: Progress) -> FoldData:
-    """Read labels, folds and decoded images.
+def read_fold(
+    job: Job,
+    progress: Progress,
+    *,
+    only: Collection[str] | None = None,
+    place: Path | None = None,
+) -> FoldData:
+    """Read labels, folds and decoded images; those of `only` where just some are wanted.
 
-    Images in no fold, which a survey that skips dirt leaves, are left out. Raises UsageError for a
-    fold that does not exist.
+    Images in no fold, which a survey that skips dirt leaves, are left out. `place` is where decoded
+    images go, the workspace's cache otherwise. Raises UsageError for a fold that does not exist.
     """
-    folds = {name: fold for name, (_, fold) in read_folds(job.data / "folds.csv").items()}
-    count = 1 + max(folds.values())
+    every = {name: fold for name, (_, fold) in read_folds(job.data / "folds.csv").items()}
+    folds = {name: every[name] for name in (every if only is None else only)}
+    count = 1 + max(every.values())
     if job.fold != FULL and not 0 <= job.fold < count:
         raise UsageError(f"fold {job.fold} is out of range", hint=f"folds are 0 to {count - 1}")
     truth = read_labels(job.data / job.spec.train_csv, job.spec, only=folds)
-    # The data lies two below the profile's home, and the workspace is there or above.
-    place = workspace.find(job.data.resolve().parents[1], workspace.PROFILES[0]).cache / "images"
-    size = pair(job.recipe["size"])
-    part = Part(folds, truth)
-    cache = open_cache(job.data, job.spec, size, part=part, folder=place, progress=progress)
+    size, part, folder = pair(job.recipe["size"]), Part(folds, truth), place or cache_folder(job)
+    cache = open_cache(job.data, job.spec, size, part=part, folder=folder, progress=progress)
     labels = np.zeros((len(cache.ids), cache.classes), bool)
     for row, name in enumerate(cache.ids):
         labels[row, list(truth.get(name, {}))] = True
     # Nothing is held out of a training on everything.
     held = np.array([folds[name] == job.fold for name in cache.ids], bool)
     return FoldData(cache, labels, truth, np.flatnonzero(~held), np.flatnonzero(held), count)
+
+
+def cache_folder(job: Job) -> Path:
+    """Return where decoded images lie."""
+    # The data lies two below the profile's home, and the workspace is there or above.
+    return workspace.find(job.data.resolve().parents[1], workspace.PROFILES[0]).cache / "images"
 
 
 def pair(size: Any) -> tuple[int, int] | None:

@@ -66,9 +66,8 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps in all epochs; a window of fewer batches may end each of them."""
-        batches = max(self.samples // self.batch, 1)
-        return self.epochs * -(-batches // self.accumulate)
+        """Optimiser steps in all epochs."""
+        return self.epochs * steps_an_epoch(self.samples, self.batch, self.accumulate)
 
     @property
     def kept(self) -> int:
@@ -90,6 +89,12 @@ class Plan:
         """Tell whether the last epoch is done, or too many since the best."""
         patience = self.early_stop or self.epochs
         return state.epoch >= self.epochs or average.since_better(state.history) >= patience
+
+
+def steps_an_epoch(samples: int, batch: int, accumulate: int) -> int:
+    """Return an epoch's optimiser steps; a window of fewer batches may be the last."""
+    batches = max(samples // batch, 1)
+    return -(-batches // accumulate)
 
 
 def fit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,14 @@ class RunResult:
         return asdict(self) | plain
 
 
+def peak_memory(state: State) -> int:
+    """Return the bytes of the device that the run took at most; on a CPU the process's."""
+    reserved = [line["gpu_mib"] for line in state.history if "gpu_mib" in line]
+    if reserved:
+        return int(max(reserved) * 2**20)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def finish(job: Job, data: FoldData, state: State, told: Mapping[str, Any], *, device: str) -> None:
     """Score the fold and write run.json: from now on the run is finished."""
     score = None if job.fold == FULL else score_fold(job, data)
@@ -66,6 +75,8 @@ def finish(job: Job, data: FoldData, state: State, told: Mapping[str, Any], *, d
             "predicts": job.recipe["predicts"],
             "recipe": dict(job.recipe),
             "finished": True,
+            "steps": state.step,
+            "processes": job.processes,
             "seconds": state.seconds,
             "time": state.time,
             "images": score.images if score else 0,
@@ -76,6 +87,7 @@ def finish(job: Job, data: FoldData, state: State, told: Mapping[str, Any], *, d
             "data": data_hash(job.data),
             "profile": manifest.get("profile"),
             "device": device,
+            "memory": peak_memory(state),
             **told,
         },
     )

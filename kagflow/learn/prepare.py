@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -126,6 +129,16 @@ def find_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise UsageError(f"no device '{name}'", hint="auto, cpu, cuda or cuda:<n>") from None
+
+
+def machine_name(device: torch.device) -> str:
+    """Return what a training's speed depends on: the GPU's name, or processors and their model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.is_file() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return f"{torch.get_num_threads()} x {found[1] if found else platform.machine()}"
 
 
 def device_name(device: torch.device) -> str:

@@ -26,7 +26,7 @@ from kagflow.learn.heldout import predict_fold
 from kagflow.learn.job import FoldData, Job, read_fold
 from kagflow.learn.loop import Plan, fit
 from kagflow.learn.outcome import RunResult, finish, paused, result
-from kagflow.learn.prepare import device_name, find_device, prepare
+from kagflow.learn.prepare import device_name, find_device, machine_name, prepare
 from kagflow.learn.probe import Probe
 from kagflow.learn.state import State
 from kagflow.learn.stop import BudgetSpent
@@ -131,8 +131,9 @@ class _Training:
         if job.fold != FULL:
             with state.clock("predict"):
                 each = predict_fold(job, self.data, str(self.device), self.progress)
-        told = {"seconds_per_image": each, "assets": dict(self.assets), "averaged": averaged}
-        told |= {"resolved": self.fitted}
+        told: dict[str, Any] = {"seconds_per_image": each, "averaged": averaged}
+        told |= {"assets": dict(self.assets), "resolved": self.fitted}
+        told |= {"machine": machine_name(self.device)}
         finish(job, self.data, state, told, device=device_name(self.device))
         self.progress.note(state.time_split())
         return result(job.run_dir, resumed=self.resumed)

@@ -116,8 +116,8 @@ def test_one_model_on_two_processes(root: Path, kagflow: Any) -> None:
     assert run["finished"]
     folder = root / "runs" / "shapes" / RUN.format(2) / "fold0"
     assert yaml.safe_load((folder / "config.yaml").read_text())["processes"] == 2
-    refused = kagflow("train", "fold=0", "epochs=2", "batch=4", "--device", "cpu", code=8)
-    assert "processes: 2 there, 1 now" in refused["error"]
+    (again,) = kagflow("train", "fold=0", "epochs=2", "batch=4", "--device", "cpu")["runs"]
+    assert not again["fresh"]
 
 
 def test_slots(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +226,36 @@ def test_rows_in_a_pipe_are_lines_that_name_their_run(capsys: pytest.CaptureFixt
     lines = capsys.readouterr().err.splitlines()
     assert [line.rpartition(":")[0] for line in lines[:1]] == ["  a fold 0: decode images"]
     assert lines[1:] == ["  a fold 1: epoch 1: loss 0.5000; 10.0 images/s, waiting 25%"]
+
+
+class TestPlan:
+    def test_it_says_what_would_run_and_writes_nothing(self, root: Path, kagflow: Any) -> None:
+        words = ["train", "fold=0,1", "epochs=2", "batch=4"]
+        plan = kagflow(*words, "--plan", "memory=100MB")
+        assert [(one["run"], one["fold"], one["standing"]) for one in plan["runs"]] == [
+            (RUN.format(2), 0, "begins"), (RUN.format(2), 1, "begins"),
+        ]  # fmt: skip
+        assert plan["runs"][0]["steps"] == 8
+        assert plan["seconds"] > plan["runs"][0]["seconds"] > 0
+        assert "more than memory=100 MB" in kagflow.err
+        assert plan["next"].startswith("kagflow train fold=0,1")
+        assert not (root / "runs").exists()
+        kagflow("train", "fold=0", "epochs=2", "batch=4", "--device", "cpu")
+        plan = kagflow(*words, "--plan", "--device", "cpu,cpu")
+        done, left = plan["runs"]
+        assert (done["standing"], done["seconds"]) == ("finished", 0)
+        assert left["source"] == f"{RUN.format(2)} fold0, finished"
+        assert plan["at_once"] == 2
+        assert plan["seconds"] == left["seconds"]
+        assert [path.name for path in (root / "runs" / "shapes").iterdir()] == [RUN.format(2)]
+        assert "fold0, finished" in kagflow.err
+
+    def test_without_data_it_names_what_is_unknown(self, root: Path, kagflow: Any) -> None:
+        shutil.rmtree(root / "data")
+        plan = kagflow("train", "shapes", "--plan")
+        assert [one["fold"] for one in plan["runs"]] == [0, 1, 2]
+        assert plan["seconds"] is None
+        assert plan["unknown"] == ["disk", "memory", "steps", "time"]
+        assert plan["next"] == "kagflow fetch shapes"
+        kagflow("train", "shapes", "--plan", "fold=7", code=2)
+        kagflow("train", "shapes", code=2)
