@@ -23,6 +23,7 @@ from kagflow.learn.perimage import Images
 from kagflow.rehearse import finals
 from kagflow.ship.records import Records, SubmissionRow
 from kagflow.task import metric
+from kagflow.workspace import Workspace
 
 SLUG = "tiny-squares"
 YAML = """
@@ -324,6 +325,27 @@ def test_alone_loads_neither_torch_nor_kaggle(four: Desk) -> None:
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert not loaded & {"torch", "pandas", "kaggle", "scipy", "albumentations"}
     assert '"not_asked": "the embedded Kaggle is not running"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("refs", "error"),
+    [
+        ("11,12,13", "tiny takes 2 finals, not 3"),
+        ("11;12", "'11;12' names no submissions"),
+        ("11,99", "tiny-squares has no scored submission 99"),
+    ],
+)
+def test_ticking_on_the_embedded_kaggle(
+    four: Desk, kaggle: Any, monkeypatch: pytest.MonkeyPatch, refs: str, error: str
+) -> None:
+    monkeypatch.setattr(Workspace, "kaggle_store", kaggle.store.path)
+    told = four.run("local", "tick", "tiny", "--refs", "12,11")
+    assert told["finals"] == [12, 11]
+    assert finals.selected(kaggle.store, SLUG) == {11, 12}
+    assert error in four.run("local", "tick", "tiny", "--refs", refs, code=2)["error"]
+    assert finals.selected(kaggle.store, SLUG) == {11, 12}
+    four.run("local", "tick", "tiny")
+    assert finals.selected(kaggle.store, SLUG) == set()
 
 
 def test_a_medal_is_played_for_by_kaggles_leaderboard(four: Desk, kaggle: Any) -> None:
