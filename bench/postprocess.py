@@ -17,29 +17,22 @@ import oof_world
 from kagflow.learn import counts
 from kagflow.task.metric import dice
 
-IMAGES, BLOCK = 500, 100
+IMAGES, REPEATS = 500, 5
 THRESHOLDS = np.array([24, 40, 64, 88, 104, 128, 152, 176, 200, 224, 240], np.float32) / 256
 AREAS = np.array([0, 100, 200, 400, 600, 1000, 1500, 2000, 3000, 5000])
 # A grid that the notebook can finish on maps of thousands of specks.
 FEW_THRESHOLDS, FEW_AREAS = THRESHOLDS[[3, 5]], AREAS[[0, 3]]
-# Every so many maps of a block, the notebook is timed: whole images, all four classes.
+# Of every so many images one is timed with the notebook: all its four classes.
 SAMPLED = 25
 
 Pair = tuple[np.ndarray, np.ndarray]
 GRID = THRESHOLDS, AREAS
 
 
-def stored(start: int, images: int) -> list[Pair]:
+def stored(images: int) -> list[Pair]:
     """Return maps as the store gives them, and their truth: (H, W) uint8 both, 4 an image."""
-    pairs = []
-    for number in range(start, start + images):
-        true = oof_world.masks_of(number)
-        probs = oof_world.maps_of(number % oof_world.KINDS, 0)
-        for index in range(len(oof_world.SHARES)):
-            plane = np.rint(probs[index] * 255).astype(np.uint8)
-            plane[plane < 4] = 0
-            pairs.append((plane, true.get(index, np.zeros(plane.shape, np.uint8))))
-    return pairs
+    kinds = [_kind(number) for number in range(min(images, oof_world.KINDS))]
+    return [pair for number in range(images) for pair in kinds[number % len(kinds)]]
 
 
 def ours(pairs: list[Pair], rule: str, grid: tuple = GRID) -> np.ndarray:
@@ -93,46 +86,50 @@ def post_process(probability: np.ndarray, threshold: float, min_size: int, rule:
 
 
 def pairs(rule: str) -> list[tuple[float, float]]:
-    """Time both on blocks of the images, in turn: seconds for all 500, by block.
+    """Time both in turn: seconds for all 500 images, the notebook's by multiplication.
 
     Raises AssertionError where the answers differ on what both have done, or are empty.
     """
-    timed = []
-    for start in range(0, IMAGES, BLOCK):
-        block = stored(start, BLOCK)
-        sample = [block[at + c] for at in range(0, len(block), 4 * SAMPLED) for c in range(4)]
-        both = []
-        for one, maps in ((ours, block), (notebook, sample)):
-            both.append(_seconds(lambda one=one, maps=maps: one(maps, rule)))
-            both[-1] *= IMAGES * 4 / len(maps)
-        timed.append((both[0], both[1]))
-        mine, theirs = (one(sample, rule) for one in (ours, notebook))
-        np.testing.assert_allclose(mine, theirs)
-        assert mine.argmax() == theirs.argmax()
-        assert any(truth.any() and plane.max() > 128 for plane, truth in sample)
-    return timed
+    whole = stored(IMAGES)
+    sample = [whole[at + c] for at in range(0, len(whole), 4 * SAMPLED) for c in range(4)]
+    assert sum(plane.max() > 128 and truth.any() for plane, truth in sample) > len(sample) / 20
+    mine, theirs = ours(sample, rule), notebook(sample, rule)
+    np.testing.assert_allclose(mine, theirs)
+    assert mine.argmax() == theirs.argmax()
+    more = len(whole) / len(sample)
+    return [
+        (_seconds(lambda: ours(whole, rule)), more * _seconds(lambda: notebook(sample, rule)))
+        for _ in range(REPEATS)
+    ]
 
 
-def noisy_pairs(kind: str, repeats: int = 3) -> list[tuple[float, float]]:
-    """Time both on maps of which no part is empty: `dense` is smooth, `salt` is noise."""
-    rng, timed = np.random.default_rng(0), []
-    grid = FEW_THRESHOLDS, FEW_AREAS
-    for _ in range(repeats):
-        noise = rng.random((oof_world.HEIGHT, oof_world.WIDTH), np.float32)
-        if kind == "dense":
-            noise = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 8), None, 0, 1, cv2.NORM_MINMAX)
-        else:
-            # One pixel of a hundred is lit, which no two neighbours need share.
-            noise = np.where(noise > 0.99, rng.random(noise.shape), 0.1)
-        maps = [(np.rint(noise * 255).astype(np.uint8), oof_world.shape(rng))]
-        seconds, found = [], []
-        for one in (ours, notebook):
-            began = time.perf_counter()
-            found.append(one(maps, "component", grid))
-            seconds.append(time.perf_counter() - began)
-        np.testing.assert_allclose(*found)
-        timed.append((seconds[0], seconds[1]))
-    return timed
+def noisy_pairs(kind: str) -> list[tuple[float, float]]:
+    """Time both on a map of which no part is empty: `dense` is smooth, `salt` is noise."""
+    rng, grid = np.random.default_rng(0), (FEW_THRESHOLDS, FEW_AREAS)
+    noise = rng.random((oof_world.HEIGHT, oof_world.WIDTH), np.float32)
+    if kind == "dense":
+        noise = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 8), None, 0, 1, cv2.NORM_MINMAX)
+    else:
+        # One pixel of a hundred is lit, most of them alone.
+        noise = np.where(noise > 0.99, rng.random(noise.shape), 0.1)
+    maps = [(np.rint(noise * 255).astype(np.uint8), oof_world.shape(rng))]
+    np.testing.assert_allclose(ours(maps, "component", grid), notebook(maps, "component", grid))
+    return [
+        (
+            _seconds(lambda: ours(maps, "component", grid)),
+            _seconds(lambda: notebook(maps, "component", grid)),
+        )
+        for _ in range(REPEATS)
+    ]
+
+
+def _kind(number: int) -> list[Pair]:
+    true, probs = oof_world.masks_of(number), oof_world.maps_of.__wrapped__(number, 0)
+    quantised = np.rint(probs * 255).astype(np.uint8)
+    # As the store does: the haze is not kept.
+    quantised[quantised < 4] = 0
+    empty = np.zeros(probs.shape[1:], np.uint8)
+    return [(plane, true.get(index, empty)) for index, plane in enumerate(quantised)]
 
 
 def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
