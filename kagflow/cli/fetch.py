@@ -25,7 +25,7 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION]")] = None,
     only: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Unpack only files whose path matches; no folds."),
+        typer.Option(metavar="GLOB", help="Fetch only files whose path matches; no folds."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Download again.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file again.")] = False,

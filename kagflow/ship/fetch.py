@@ -7,14 +7,16 @@ import errno
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kagflow import durable
-from kagflow.errors import DataError, LocalError, RefusedError
+from kagflow.errors import DataError, LocalError, RefusedError, RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import archive, remote_parts
-from kagflow.ship.archive import Member
+from kagflow.ship import remote_parts, single
+from kagflow.ship.ahead import Ahead
+from kagflow.ship.archive import Unpacked
 from kagflow.ship.claim import claim
 from kagflow.ship.manifest import MANIFEST, check_tree, hashes, read_manifest, write_manifest
 from kagflow.ship.remote import Remote
@@ -118,43 +120,63 @@ class _Fetch:
             "generated": info.host == GENERATED_HOST,
             **({"only": self.only} if self.only else {}),
         }
-        zipped, bad = _archive(self.target), _bad(self.target)
-        for attempt in (1, 2):
-            self._download(zipped)
-            try:
-                members = archive.members(zipped, only=self.only)
-                _need(self.target, sum(member.size for member in members))
-                self._place(zipped, members, source)
-                break
-            except DataError as error:
-                zipped.replace(bad)
-                remote_parts.forget(zipped)
-                if attempt == 2:
-                    raise DataError(
-                        f"{self.spec.slug}: downloaded twice, damaged twice: {error.message}",
-                        hint=f"the archive is kept as {bad}",
-                    ) from None
+        if not (self.only and self._singly(self.only, source)):
+            self._whole(source)
         _clear(self.target)
 
-    def _download(self, zipped: Path) -> None:
+    def _singly(self, only: str, source: Mapping[str, Any]) -> bool:
+        """Bring the wanted files one by one; False where the archive has to come instead."""
+        slug, aside = self.spec.slug, _aside(self.target)
+        try:
+            files = single.wanted(self.remote, slug, only, progress=self.progress)
+            if not files:
+                return False
+            _need(self.target, sum(file.size or 0 for file in files))
+            found = single.bring(self.remote, slug, files, aside, progress=self.progress)
+            with self._staged(source) as (folder, placed):
+                placed.extend(_ours_apart(single.place(files, found, folder)))
+        except (RemoteError, DataError) as error:
+            self.progress.note(f"the whole archive has to come: {error.message}")
+            return False
+        return True
+
+    def _whole(self, source: Mapping[str, Any]) -> None:
+        zipped, bad = _archive(self.target), _bad(self.target)
+        with self._staged(source) as (folder, placed):
+            ahead = Ahead(folder, self.only, partial(_need, self.target))
+            for attempt in (1, 2):
+                self._download(zipped, ahead)
+                try:
+                    placed.extend(_ours_apart(ahead.finish(zipped, progress=self.progress)))
+                    break
+                except DataError as error:
+                    ahead.begin()
+                    zipped.replace(bad)
+                    remote_parts.forget(zipped)
+                    if attempt == 2:
+                        raise DataError(
+                            f"{self.spec.slug}: downloaded twice, damaged twice: {error.message}",
+                            hint=f"the archive is kept as {bad}",
+                        ) from None
+
+    def _download(self, zipped: Path, ahead: Ahead) -> None:
         part = remote_parts.part_path(zipped)
 
         def room(size: int) -> None:
             # What the archive holds is listed at its end: until then, as much again is assumed.
             _need(self.target, 2 * size - _used(zipped) - _used(part))
 
-        self.remote.download(self.spec.slug, zipped, progress=self.progress, on_size=room)
+        self.remote.download(
+            self.spec.slug, zipped, progress=self.progress, on_size=room, watch=ahead
+        )
 
-    def _place(self, zipped: Path, members: list[Member], source: Mapping[str, Any]) -> None:
-        target = self.target
+    @contextlib.contextmanager
+    def _staged(self, source: Mapping[str, Any]) -> Iterator[tuple[Path, list[Unpacked]]]:
+        """Yield an empty folder and a list for its files; then it gets its manifest and name."""
+        target, files = self.target, list[Unpacked]()
         made, old = _beside(target)
         with durable.staging(made) as folder:
-            files = archive.unpack(zipped, folder, members, progress=self.progress)
-            clash = {MANIFEST, *surveyed.WRITTEN} & {file.name for file in files}
-            if clash:
-                raise DataError(
-                    f"archive member '{min(clash)}' has a name that kagflow writes itself"
-                )
+            yield folder, files
             write_manifest(folder, source, files)
         if target.exists():
             _keep_derived(target, made)
@@ -162,6 +184,13 @@ class _Fetch:
         made.rename(target)
         durable.fsync_dir(target.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _ours_apart(files: list[Unpacked]) -> list[Unpacked]:
+    clash = {MANIFEST, *surveyed.WRITTEN} & {file.name for file in files}
+    if clash:
+        raise DataError(f"archive member '{min(clash)}' has a name that kagflow writes itself")
+    return files
 
 
 def _mend(target: Path) -> None:
@@ -176,6 +205,7 @@ def _mend(target: Path) -> None:
 def _clear(target: Path) -> None:
     remote_parts.forget(_archive(target))
     _bad(target).unlink(missing_ok=True)
+    shutil.rmtree(_aside(target), ignore_errors=True)
 
 
 def _archive(target: Path) -> Path:
@@ -184,6 +214,10 @@ def _archive(target: Path) -> Path:
 
 def _bad(target: Path) -> Path:
     return target.parent / f".{target.name}.bad"
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / f".{target.name}.some"
 
 
 def _beside(target: Path) -> tuple[Path, Path]:

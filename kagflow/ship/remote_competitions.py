@@ -9,7 +9,7 @@ from typing import Any
 
 from kagflow.errors import KagflowError, RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship.remote_download import Download
+from kagflow.ship.remote_download import Download, Watch
 from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
 from kagflow.ship.remote_rpc import Calls
 from kagflow.ship.remote_types import (
@@ -71,6 +71,7 @@ class CompetitionCalls(Calls):
         *,
         progress: Progress = QUIET,
         on_size: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
     ) -> Downloaded:
         """Download all data as one archive; `on_size` hears its bytes before they come.
 
@@ -85,8 +86,20 @@ class CompetitionCalls(Calls):
 
         label = f"download {slug}"
         return Download(
-            self.transport, link, target, progress, on_size, label=label, mark=True
+            self.transport, link, target, progress, on_size, label=label, mark=True, watch=watch
         ).run()
+
+    def download_file(
+        self, slug: str, name: str, target: Path, *, progress: Progress = QUIET
+    ) -> Downloaded:
+        """Download one file of the competition, as Kaggle serves it: large ones come as `.zip`."""
+
+        def link() -> str:
+            fields = {"competitionName": slug, "fileName": name}
+            with _Entry(self, slug):
+                return link_of(self.rpc("competitions", "download_data_file", fields))
+
+        return Download(self.transport, link, target, progress, label=name, mark=True).run()
 
     def submit(self, slug: str, kernel: str, *, version: int, file: str, message: str) -> int:
         """Submit one kernel version's output; return the submission's number.

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 import requests
 
@@ -22,6 +24,7 @@ from kagflow.ship.remote_types import Downloaded
 
 CHUNK = 1 << 18  # what a broken connection loses at most
 STREAMS = 4
+TAIL = 32  # of a watched file, one part in so many is asked for first
 APART = 32 << 20  # bytes for which one more stream is worth its connection
 GAINED = 1 << 20  # an attempt that brought so much was not in vain
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -37,11 +40,22 @@ class _BrokenError(Exception):
     """No bytes, or not all, came this time."""
 
 
+class Watch(Protocol):
+    """Hear of bytes as they come."""
+
+    def begin(self) -> None:
+        """Forget what came before: it may be of another version."""
+
+    def came(self, part: Part, gap: Gap) -> None:
+        """Take note of bytes up to `gap.at`, in the thread of the stream that brought them."""
+
+
 @dataclass
 class Download:
     """Fetch what `link()` points to into `target`; `link` is asked anew for every attempt.
 
     With `mark`, a file that is whole already and of the server's version is not fetched again.
+    With `watch`, a file in several streams has one more for its end, where an archive's listing is.
     """
 
     transport: Transport
@@ -51,6 +65,7 @@ class Download:
     on_size: Callable[[int], None] | None = None
     label: str = "download"
     mark: bool = False
+    watch: Watch | None = None
     _failure: str = field(default="", init=False)
     _url: str = field(default="", init=False)
     _steady: bool = field(default=True, init=False)
@@ -72,7 +87,8 @@ class Download:
             if version is None:
                 continue
             if _fits(self.target, version):
-                return Downloaded(self.target, self.target.stat().st_size, version.validator)
+                size = self.target.stat().st_size
+                return Downloaded(self.target, size, version.validator, self._served())
             remote_parts.forget(self.target)
             mismatches += 1
             if mismatches == 2:
@@ -85,6 +101,9 @@ class Download:
             hint="run the same command again: it resumes",
         )
 
+    def _served(self) -> str:
+        return unquote(urlsplit(self._url).path.rpartition("/")[2])
+
     def _attempt(self) -> tuple[Version | None, int]:
         """Return the version, None where it is not whole yet, and how many bytes came."""
         self._url, self._stop = self.link(), threading.Event()
@@ -95,7 +114,7 @@ class Download:
                 version = self._whole(response)
                 if self.mark and version.same(remote_parts.finished(self.target)):
                     return version, 0
-                part = Part.begin(self.target, version, self._streams(response, version))
+                part = self._begin(response, version)
             return self._take(part, response)
         except _StaleError:
             # Whoever answers so once may do it for ever: attempts are counted from now on.
@@ -110,6 +129,12 @@ class Download:
             if response is not None:
                 response.close()
         return None, part.gained if part else 0
+
+    def _begin(self, response: requests.Response, version: Version) -> Part:
+        tail = (version.size or 0) // TAIL if self.watch else 0
+        if self.watch:
+            self.watch.begin()
+        return Part.begin(self.target, version, self._streams(response, version), tail=tail)
 
     def _left(self) -> Part | None:
         """Return what can be continued; what is whole waits for the server to know its version."""
@@ -154,7 +179,8 @@ class Download:
         with ThreadPoolExecutor(len(gaps)) as pool:
             try:
                 jobs = [
-                    pool.submit(self._stream, part, *one) for one in zip(gaps, answers, strict=True)
+                    pool.submit(self._stream, part, *one)
+                    for one in reversed([*zip(gaps, answers, strict=True)])
                 ]
                 wait(jobs)
             except BaseException:
@@ -172,6 +198,8 @@ class Download:
                     wanted = chunk if gap.end is None else chunk[: gap.end - gap.at]
                     part.write(gap, wanted)
                     self.progress.advance(len(wanted))
+                    if self.watch and part.version.resumable:
+                        self.watch.came(part, gap)
                     if gap.closed:
                         break
         except BaseException as failure:

@@ -28,6 +28,11 @@ class Version:
         """Tell whether later bytes can be known to belong to this version."""
         return bool(self.size and self.validator)
 
+    @property
+    def unchecked(self) -> bool:
+        """Tell whether the server sent no checksum, so that the bytes are not read once more."""
+        return not (self.md5 or self.crc32c)
+
     def same(self, other: Version | None) -> bool:
         """Tell whether both name the same bytes for certain."""
         mine = (self.size, self.validator)
@@ -61,11 +66,13 @@ class Part:
     _noting: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @classmethod
-    def begin(cls, target: Path, version: Version, streams: int) -> Self:
-        """Start anew; the bytes are shared out over so many gaps."""
+    def begin(cls, target: Path, version: Version, streams: int, *, tail: int = 0) -> Self:
+        """Start anew; the bytes are shared out over so many gaps, the last `tail` bytes apart."""
         cls.drop(target)
         size = version.size
         cuts = [size * at // streams for at in range(streams + 1)] if size is not None else [0]
+        if size is not None and streams > 1:
+            cuts.insert(-1, size - tail)
         ends: list[int | None] = [*cuts[1:]] or [None]
         part = cls(target, version, [Gap(at, end) for at, end in zip(cuts, ends, strict=False)])
         part._open(os.O_CREAT | os.O_TRUNC)
@@ -145,6 +152,11 @@ class Part:
         part_path(self.target).replace(self.target)
         durable.fsync_dir(self.target.parent)
         _note_path(self.target).unlink(missing_ok=True)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, to read from what is there."""
+        return self._descriptor
 
     @property
     def path(self) -> Path:

@@ -40,11 +40,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Downloaded:
-    """Say what a finished download is."""
+    """Say what a finished download is; `served` is the name that its link ends in."""
 
     path: Path
     size: int
     validator: str
+    served: str = ""
 
 
 @dataclass(frozen=True)

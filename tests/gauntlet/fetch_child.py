@@ -53,9 +53,9 @@ class Serial:
 def child(order, url):
     # Small enough that the fixture comes in several streams, with notes between.
     remote_download.CHUNK, remote_parts.NOTE, index.CHUNK = 1 << 14, 1 << 16, 4
-    remote_download.APART = 1 << 40 if order["serial"] else 1 << 17
+    remote_download.APART = 1 << 12 if order["serial"] else 1 << 17
     if order["serial"]:
-        for room in (archive, index):
+        for room in (archive, index, remote_download):
             room.ThreadPoolExecutor = Serial
     target = Path(order["target"])
     remote = Remote("local", url=url, state=target.parent / "client")

@@ -14,7 +14,7 @@ import pytest
 
 from kagflow import durable
 from kagflow.errors import DataError
-from kagflow.ship import archive
+from kagflow.ship import archive, listing
 
 GOOD = ("train_images/a.png", random.Random(0).randbytes(5000))
 
@@ -182,14 +182,14 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_f29_hostile_archives_never_land(kind, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(archive, "MEMBERS", 1000)
+    monkeypatch.setattr(listing, "MEMBERS", 1000)
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     path = inside / "data.zip"
     path.write_bytes(HOSTILE[kind]())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DataError) as caught, durable.staging(inside / "made") as folder:
-        archive.unpack(path, folder, archive.members(path))
+        archive.unpack(path, folder, listing.members(path))
     assert caught.value.message
     assert [found.name for found in tmp_path.rglob("*")].count("data.zip") == 1
     assert sorted(found.name for found in tmp_path.rglob("*")) == ["a", "b", "data.zip"]
@@ -209,7 +209,7 @@ def test_the_good_member_alone_lands(tmp_path) -> None:
         path.write_bytes(packed(("folder/", b""), ("\u00e9/b.csv", b"x" * 1000), method=way))
         out = tmp_path / str(way)
         out.mkdir()
-        files = archive.unpack(path, out, archive.members(path))
+        files = archive.unpack(path, out, listing.members(path))
         assert (out / GOOD[0]).read_bytes() == GOOD[1]
         assert (out / "\u00e9/b.csv").read_bytes() == b"x" * 1000
         assert {file.name for file in files} == {GOOD[0], "\u00e9/b.csv"}
@@ -232,7 +232,7 @@ def test_archives_whose_sizes_follow_the_bytes_are_read(tmp_path) -> None:
     assert [
         file.size
         for file in archive.unpack(
-            tmp_path / "s.zip", tmp_path / "out", archive.members(tmp_path / "s.zip")
+            tmp_path / "s.zip", tmp_path / "out", listing.members(tmp_path / "s.zip")
         )
     ] == [5000, 1]
 
@@ -245,7 +245,7 @@ def test_f31_a_link_in_the_way_is_never_written_through(tmp_path) -> None:
     (target / "train_images").mkdir(parents=True)
     (target / "train_images" / "a.png").symlink_to(outside / "a.png")
     with pytest.raises(DataError, match=r"a\.png"):
-        archive.unpack(tmp_path / "a.zip", target, archive.members(tmp_path / "a.zip"))
+        archive.unpack(tmp_path / "a.zip", target, listing.members(tmp_path / "a.zip"))
     assert not list(outside.iterdir())
 
 
@@ -259,7 +259,7 @@ def test_f29_all_hostile_archives(tally, tmp_path) -> None:
         (inside / "data.zip").write_bytes(HOSTILE[kinds[number]]())
         try:
             with durable.staging(inside / "made") as folder:
-                archive.unpack(inside / "data.zip", folder, archive.members(inside / "data.zip"))
+                archive.unpack(inside / "data.zip", folder, listing.members(inside / "data.zip"))
         except DataError:
             left = sorted(found.name for found in (tmp_path / str(number)).rglob("*"))
             return None if left == ["b", "data.zip"] else f"{kinds[number]}: {left}"
@@ -267,9 +267,9 @@ def test_f29_all_hostile_archives(tally, tmp_path) -> None:
             return f"{kinds[number]}: {type(error).__name__}"
         return f"{kinds[number]}: unpacked"
 
-    archive_limit = archive.MEMBERS
-    archive.MEMBERS = 1000
+    archive_limit = listing.MEMBERS
+    listing.MEMBERS = 1000
     try:
         tally.full("hostile archives", play, len(kinds), note="escaped, accepted or raw exception")
     finally:
-        archive.MEMBERS = archive_limit
+        listing.MEMBERS = archive_limit

@@ -46,6 +46,7 @@ CONTRACT = [
     ),
     ("competitions", "list_data_files", COMPETITION | PAGES),
     ("competitions", "download_data_files", COMPETITION),
+    ("competitions", "download_data_file", COMPETITION | {"fileName": "train.csv"}),
     ("competitions", "list_submissions", COMPETITION | PAGES),
     ("competitions", "get_submission", {"ref": 7}),
     ("competitions", "get_submission_limits", COMPETITION),

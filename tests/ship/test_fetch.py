@@ -18,7 +18,7 @@ import pytest
 
 from kagflow import process
 from kagflow.errors import DataError, LocalError, RefusedError, RemoteError
-from kagflow.ship import archive, claim, fetch
+from kagflow.ship import archive, claim, fetch, listing
 from kagflow.task.spec import TaskSpec
 from kagflow.task.surveyed import Plan
 
@@ -233,10 +233,10 @@ def test_hostile_archives_never_land(script, stub, remote, tmp_path, members, wo
 
 
 def test_a_bomb_is_refused_by_its_listing(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(archive, "SMALL", 1000)
+    monkeypatch.setattr(listing, "SMALL", 1000)
     (tmp_path / "bomb.zip").write_bytes(zipped(("zeros", b"\0" * 1_000_000)))
     with pytest.raises(DataError, match="would unpack to 1000000 bytes"):
-        archive.members(tmp_path / "bomb.zip")
+        listing.members(tmp_path / "bomb.zip")
 
 
 def test_a_header_that_disagrees_with_the_listing_is_refused(tmp_path) -> None:
@@ -244,7 +244,7 @@ def test_a_header_that_disagrees_with_the_listing_is_refused(tmp_path) -> None:
     (tmp_path / "a.zip").write_bytes(body.replace(b"aaaa", b"bbbb", 1))
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="aaaa"):
-        archive.unpack(tmp_path / "a.zip", tmp_path / "out", archive.members(tmp_path / "a.zip"))
+        archive.unpack(tmp_path / "a.zip", tmp_path / "out", listing.members(tmp_path / "a.zip"))
 
 
 # -- by name of the fault
