@@ -15,10 +15,10 @@ import quality_train as training
 from numpy.typing import NDArray
 from quality_train import Place
 
-from kagflow.infer.postprocess import ClassRule
+from kagflow.infer.postprocess import ClassRule, apply
 from kagflow.learn.evidence import Evidence, gather
 from kagflow.learn.oof import OofReader
-from kagflow.learn.search import search
+from kagflow.learn.search import default_counts, search
 from kagflow.task import metric as metrics
 from kagflow.task.folds import make_clusters, read_folds
 from kagflow.task.index import build_index
@@ -86,12 +86,8 @@ def out_of_fold(place: Place, folder: Path, arm: Arm) -> Told:
     truth = read_labels(place.data / place.spec.train_csv, place.spec, only=clusters)
     metric = metrics.load(place.spec)
     views = [_evidence(place, folder / f"oof{end}", truth, clusters) for end in _stores(arm)]
-    return Told(
-        plain=stats.counts_under(views[0], _default(place)),
-        tuned=stats.crossfitted(views[-1], metric),
-        rules=search(views[-1], metric).rules,
-        clusters=views[-1].clusters,
-    )
+    found = search(views[-1], metric)
+    return Told(default_counts(views[0]), found.outside, found.rules, views[-1].clusters)
 
 
 def worth(place: Place, arm: Arm) -> float:
@@ -107,22 +103,30 @@ def hidden(place: Place, folder: Path, arm: Arm, rules: Sequence[ClassRule]) -> 
     rows = build_index(place.hidden / "hidden" / place.spec.test_images)
     names = [row.image_id for row in rows]
     groups = make_clusters(rows, limit=max(len(names) // (2 * FOLDS), 32))
-    clusters = dict(zip(names, groups, strict=True))
-    views = [_evidence(place, folder / f"hidden{end}", truth, clusters) for end in _stores(arm)]
+    stores = [folder / f"hidden{end}" for end in _stores(arm)]
+    bare = [ClassRule()] * len(place.spec.classes)
     return Told(
-        plain=stats.counts_under(views[0], _default(place)),
-        tuned=stats.counts_under(views[-1], rules),
-        rules=tuple(rules),
-        clusters=views[-1].clusters,
+        _applied(stores[0], names, truth, bare),
+        _applied(stores[-1], names, truth, rules),
+        tuple(rules),
+        np.array(groups, np.int64),
     )
+
+
+def _applied(
+    store: Path, names: Sequence[str], truth: TRUTH, rules: Sequence[ClassRule]
+) -> NDArray[np.int64]:
+    """Count a store's masks under rules, (3, N, C), by the code that the kernel runs."""
+    with OofReader(store) as reader:
+        counts = [
+            stats.count_masks(apply(reader.mask(name), None, rules), truth.get(name, {}))
+            for name in names
+        ]
+    return np.stack(counts, axis=1)
 
 
 def _stores(arm: Arm) -> list[str]:
     return list(dict.fromkeys([arm.untuned_store, arm.tuned_store]))
-
-
-def _default(place: Place) -> list[ClassRule]:
-    return [ClassRule()] * len(place.spec.classes)
 
 
 def _evidence(place: Place, store: Path, truth: TRUTH, clusters: Mapping[str, int]) -> Evidence:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kagflow.infer.postprocess import ClassRule
-from kagflow.learn.evidence import THRESHOLDS, Evidence
-from kagflow.learn.search import make_parts, search
+from kagflow.task import rle
 from kagflow.task.metric import Metric
 
 DRAWS = 10_000
@@ -78,47 +77,12 @@ def all_empty(arms: Sequence[Sequence[ClassRule]]) -> bool:
     return all(rule.empty for rules in arms for rule in rules)
 
 
-def counts_under(evidence: Evidence, rules: Sequence[ClassRule]) -> NDArray[np.int64]:
-    """Count intersection, predicted and true pixels under one rule a class: (3, N, C)."""
-    out = np.zeros((3, *evidence.true.shape), np.int64)
-    out[2] = evidence.true
-    for index, rule in enumerate(rules):
-        if rule.empty:
-            continue
-        at = int(np.abs(THRESHOLDS - np.float32(rule.threshold)).argmin())
-        keep = evidence.predicted[:, index, at] >= rule.min_area
-        if evidence.gate is not None:
-            keep &= evidence.gate[:, index] >= np.float32(rule.gate)
-        out[0, :, index] = evidence.intersection[:, index, at] * keep
-        out[1, :, index] = evidence.predicted[:, index, at] * keep
-    return out
-
-
-def part_of(evidence: Evidence, rows: NDArray[np.bool_]) -> Evidence:
-    """Return the evidence of some images, `rows` (N,)."""
-    return Evidence(
-        tuple(name for name, chosen in zip(evidence.image_ids, rows, strict=True) if chosen),
-        evidence.clusters[rows],
-        evidence.true[rows],
-        evidence.predicted[rows],
-        evidence.intersection[rows],
-        None if evidence.gate is None else evidence.gate[rows],
-        evidence.pixels,
-    )
-
-
-def crossfitted(evidence: Evidence, metric: Metric) -> NDArray[np.int64]:
-    """Count each part of the images under the rules that a search found on the others: (3, N, C).
-
-    The whole search is redone for each part, its own choice among kinds of rule with it.
-    """
-    parts = make_parts(evidence.clusters, evidence.true > 0)
-    out = np.zeros((3, *evidence.true.shape), np.int64)
-    for part in range(int(parts.max()) + 1):
-        rows = parts == part
-        rules = search(part_of(evidence, ~rows), metric).rules
-        out[:, rows] = counts_under(part_of(evidence, rows), rules)
-    return out
+def count_masks(masks: NDArray[np.bool_], truth: Mapping[int, str]) -> NDArray[np.int64]:
+    """Count intersection, predicted and true pixels of an image's masks (C, H, W): (3, C)."""
+    true = np.zeros(masks.shape, bool)
+    for at, text in truth.items():
+        true[at] = rle.decode(text, *masks.shape[1:]) > 0
+    return np.array([one.sum(axis=(1, 2), dtype=np.int64) for one in (masks & true, masks, true)])
 
 
 def per_image(counts: NDArray[np.int64], metric: Metric) -> Scores:

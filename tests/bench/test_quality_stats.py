@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from kagflow.infer.postprocess import ClassRule
-from kagflow.learn.evidence import THRESHOLDS, Evidence
 from kagflow.task.metric import dice
 
 
@@ -91,45 +90,16 @@ def test_only_arms_without_any_rule_left_are_all_empty() -> None:
     assert not stats.all_empty([(empty, empty), (empty, full)])
 
 
-def _evidence() -> Evidence:
-    """Two classes on 40 images: a real defect of 100 pixels or a speck of 5 on clean ones."""
-    count, at = 40, len(THRESHOLDS)
-    true = np.zeros((count, 2), np.int64)
-    true[:20, 0] = 100
-    predicted = np.zeros((count, 2, at), np.int64)
-    predicted[:20, 0] = 100
-    predicted[20:, 0] = 5
-    inside = np.zeros_like(predicted)
-    inside[:20, 0] = 80
-    names = tuple(f"{n}.png" for n in range(count))
-    return Evidence(names, np.arange(count), true, predicted, inside, None, 4096)
+def test_masks_are_counted_against_run_lengths() -> None:
+    masks = np.zeros((2, 4, 5), bool)
+    masks[0, :2, 0] = True
+    masks[1, 3, 4] = True
+    # Column-major and 1-based: the first column's rows 2 to 4.
+    counts = stats.count_masks(masks, {0: "2 3"})
+    assert counts.tolist() == [[1, 0], [2, 1], [3, 0]]
 
 
-def test_counts_follow_threshold_area_and_emptiness() -> None:
-    rules = [ClassRule(min_area=50), ClassRule(empty=True)]
-    counts = stats.counts_under(_evidence(), rules)
-    assert counts[1, :20, 0].tolist() == [100] * 20
-    assert counts[1, 20:, 0].tolist() == [0] * 20
-    assert counts[0, :, 0].sum() == 20 * 80
-    assert counts[2, :, 0].sum() == 20 * 100
-    assert not counts[:2, :, 1].any()
-
-
-def test_crossfitting_finds_the_minimum_area_without_seeing_the_part() -> None:
-    evidence = _evidence()
-    before = stats.per_image(stats.counts_under(evidence, [ClassRule()] * 2), dice)
-    after = stats.per_image(stats.crossfitted(evidence, dice), dice)
-    # Dice .8 on 20 defects, and 1 on all else, once specks are dropped.
-    assert after.mean() == pytest.approx((20 * 0.9 + 20) / 40)
-    assert before.mean() == pytest.approx((20 * 0.9 + 20 * 0.5) / 40)
-
-
-def test_a_rule_that_only_one_part_shows_does_not_help_that_part() -> None:
-    # Every image is its own cluster; a lone defect lies in one part, and the others, that hold
-    # specks alone, leave the class empty: crossfitted, the defect is missed.
-    evidence = _evidence()
-    evidence.true[1:20, 0] = 0
-    evidence.intersection[1:20, 0] = 0
-    counts = stats.crossfitted(evidence, dice)
-    assert counts[0].sum() == 0
-    assert stats.nonempty(counts, dice) == 0
+def test_an_image_is_worth_the_mean_of_its_classes() -> None:
+    counts = np.array([[[50, 0], [0, 0]], [[100, 0], [0, 9]], [[100, 0], [10, 0]]])
+    assert stats.per_image(counts, dice).tolist() == [0.75, 0.0]
+    assert stats.nonempty(counts, dice) == 0.25
