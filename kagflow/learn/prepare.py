@@ -116,19 +116,25 @@ def _check_shapes(cache: Cache, crop: tuple[int, int] | None, batch: int) -> Non
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that `--device` names; auto is the GPU where there is one.
+    """Return the device that `--device` names, and use it; auto is a GPU where there is one.
 
-    Raises LocalError for a GPU that is not there, UsageError for another word.
+    A GPU comes with its number. Raises LocalError for one that is not there, UsageError for another
+    word.
     """
-    found = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if found else "cpu")
-    if name.startswith("cuda") and not found:
-        raise LocalError("no CUDA device is visible here", hint="--device cpu or --device auto")
+    found = torch.cuda.device_count()
     try:
-        return torch.device(name)
+        device = torch.device(("cuda" if found else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise UsageError(f"no device '{name}'", hint="auto, cpu, cuda or cuda:<n>") from None
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= found:
+        what = f"only {found} of them" if found else "no CUDA device"
+        hint = "--device cpu or --device auto"
+        raise LocalError(f"{name}: {what} is visible here", hint=hint)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def machine_name(device: torch.device) -> str:

@@ -29,7 +29,7 @@ from kagflow.learn.job import Job, read_fold
 from kagflow.learn.loop import Plan
 from kagflow.learn.prepare import prepare
 from kagflow.learn.probe import IMAGES
-from kagflow.learn.room import CpuRoom, open_room
+from kagflow.learn.room import SCRATCH, CpuRoom, open_room
 from kagflow.learn.speed import Speed
 from kagflow.learn.state import State
 from kagflow.learn.step import Stepper
@@ -106,7 +106,7 @@ class _Tryout:
         loading = _time_loading(plan, self.job.recipe["workers"])
         stays = sum(one.numel() * one.element_size() for one in _tensors(state.state_dict()))
         if memory is None:
-            memory = own.base + stays + steps.peak_of(plan.batch)
+            memory = own.base + int(SCRATCH * stays) + steps.peak_of(plan.batch)
         save_weights(state.weights, self.job.member.weights[0])
         predict, oof = self._predict()
         views = len(self.job.recipe["tta"])

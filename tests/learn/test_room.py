@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from kagflow.learn.room import CpuRoom, lacks_memory, open_room, resident
+from kagflow.learn.room import SCRATCH, CpuRoom, GpuRoom, lacks_memory, open_room, resident
 
-MIB = 1 << 20
+MIB, GB = 1 << 20, 10**9
 
 
 def take(count: int) -> list[torch.Tensor]:
@@ -22,11 +22,11 @@ def test_the_peak_is_what_lives_at_once():
         del kept[1:]
         kept += take(1)
         views = [one[10:] for one in kept]
-    assert room.peak == 5 + 3 * MIB
+    assert room.peak == 5 + int(SCRATCH * 3 * MIB)
     del views
     with room.watched():
         take(2)
-    assert room.peak == 5 + 2 * MIB
+    assert room.peak == 5 + int(SCRATCH * 2 * MIB)
 
 
 def test_what_backward_keeps_is_counted():
@@ -44,12 +44,15 @@ def test_what_backward_keeps_is_counted():
 
 
 def test_more_than_the_cap_is_out_of_memory():
-    with CpuRoom(4 * MIB, base=MIB).watched():
+    cap = MIB + int(SCRATCH * 3 * MIB) + 2
+    with CpuRoom(cap, base=MIB).watched():
         take(3)
-    with pytest.raises(torch.OutOfMemoryError), CpuRoom(4 * MIB, base=MIB).watched():
+    with pytest.raises(torch.OutOfMemoryError), CpuRoom(cap, base=MIB).watched():
         take(4)
-    with CpuRoom(4 * MIB, base=MIB).watched():
+    with CpuRoom(cap, base=MIB).watched():
         take(3)
+    with pytest.raises(torch.OutOfMemoryError), CpuRoom(MIB, base=2 * MIB).watched():
+        take(1)
 
 
 def test_a_process_counts_as_what_it_holds():
@@ -70,3 +73,37 @@ def test_only_memory_is_taken_for_memory():
     assert all(lacks_memory(one) for one in lacking)
     assert not lacks_memory(RuntimeError("size mismatch"))
     assert not lacks_memory(ValueError("out of memory"))
+
+
+class Gpu:
+    """Stand in for torch.cuda on a card of 6 GB."""
+
+    def __init__(self, monkeypatch):
+        self.told = []
+        named = ("set_per_process_memory_fraction", "reset_peak_memory_stats", "empty_cache")
+        for name in named:
+            monkeypatch.setattr(
+                torch.cuda, name, lambda *args, name=name: self.told.append((name, *args))
+            )
+        monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 123)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: self)
+        self.total_memory = 6 * GB
+
+    def tell(self, *words):
+        self.told.append(words)
+
+
+def test_a_gpus_allocator_holds_the_cap_and_counts(monkeypatch):
+    gpu, device = Gpu(monkeypatch), torch.device("cuda", 1)
+    for memory, limit, fraction in (
+        (None, None, 1.0),
+        (3_000_000_000, 3_000_000_000, 0.5),
+        (9_000_000_000, None, 1.0),
+    ):
+        room = GpuRoom(device, memory)
+        assert room.limit == limit
+        assert gpu.told.pop() == ("set_per_process_memory_fraction", fraction, device)
+    with room.watched():
+        assert ("reset_peak_memory_stats", device) in gpu.told
+        assert room.peak == 0
+    assert room.peak == 123
