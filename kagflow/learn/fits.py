@@ -52,19 +52,36 @@ def settle(
     They are the run's own for good: they stand in config.yaml, and every resume takes them. On a
     CPU nothing is looked for unless the job caps the memory.
     """
-    watched = device.type == "cuda" or job.memory is not None
-    room = open_room(device, job.memory) if watched else None
-    if room is None or not fresh:
+    if not _watched(job, device):
+        return resolved(job.run_dir)
+    # The cap holds for every process, and for a run that goes on.
+    open_room(device, job.memory)
+    if not fresh:
         return resolved(job.run_dir)
 
     def found() -> dict[str, Any]:
-        changes = find_fit(job, data, device, room, shares=ranks.count).changes
+        changes = fitting(job, data, device, progress, shares=ranks.count)
         resolve(job.run_dir, changes)
-        if changes:
-            progress.note(say(changes, room))
         return changes
 
     return ranks.tell(found() if ranks.first else {})
+
+
+def fitting(
+    job: Job, data: FoldData, device: torch.device, progress: Progress, *, shares: int = 1
+) -> dict[str, Any]:
+    """Return the recipe's keys that must change so that it fits, and say so; caps the device."""
+    if not _watched(job, device):
+        return {}
+    room = open_room(device, job.memory)
+    changes = find_fit(job, data, device, room, shares=shares).changes
+    if changes:
+        progress.note(say(changes, room))
+    return changes
+
+
+def _watched(job: Job, device: torch.device) -> bool:
+    return device.type == "cuda" or job.memory is not None
 
 
 def find_fit(job: Job, data: FoldData, device: torch.device, room: Room, *, shares: int = 1) -> Fit:

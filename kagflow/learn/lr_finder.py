@@ -25,6 +25,7 @@ from kagflow.errors import DataError
 from kagflow.learn import checkpoint
 from kagflow.learn.assets import TrainingImages, make_assets
 from kagflow.learn.feed import Feed, Window
+from kagflow.learn.fits import fitting
 from kagflow.learn.job import Job, read_fold
 from kagflow.learn.loop import Plan
 from kagflow.learn.prepare import find_device, prepare
@@ -78,6 +79,7 @@ def find_lr(job: Job, *, steps: int = STEPS, progress: Progress = QUIET) -> LrFo
     recipe = {**job.recipe, "ema": 0.0, "compile": False}
     data = read_fold(job, progress)
     make_assets(recipe["assets"], TrainingImages.of(data), job.run_dir / "assets", progress)
+    recipe |= fitting(job, data, device, progress)
     try:
         state, plan = prepare(replace(job, recipe=recipe), data, device, fresh=True)
         rates = np.geomspace(LOW, HIGH, steps)

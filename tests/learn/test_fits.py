@@ -13,6 +13,7 @@ from kagflow.errors import LocalError
 from kagflow.learn import checkpoint, fits, room
 from kagflow.learn.fits import find_fit
 from kagflow.learn.job import Job, read_fold
+from kagflow.learn.lr_finder import find_lr
 from kagflow.learn.room import CpuRoom
 from kagflow.learn.train import train
 from kagflow.progress import QUIET
@@ -149,3 +150,8 @@ def test_memory_that_ends_in_the_midst_is_told(job):
         train(job(model=model))
     assert caught.value.exit_code == 7
     assert "memory=" in caught.value.hint
+
+
+def test_a_learning_rate_is_looked_for_with_what_fits(job):
+    with pytest.raises(LocalError, match=r"does not fit memory=0\.00 GB"):
+        find_lr(job(memory=1))
