@@ -3,7 +3,8 @@
 Both arms read the same JPEG files of generated steel (256x1600, quality 95) and the same run
 lengths, in the same order, and augment alike: both flips, brightness and contrast, a small shift
 and scale. The notebook decodes colour, fills a 4-channel float mask, augments and normalises the
-whole frame and then crops; kagflow decodes once to grey bytes, crops first and normalises last.
+whole frame and then crops; kagflow decodes once to grey bytes, crops first and makes floats of a
+whole batch last, here on the same core. Both end with batches of 8: float images, float masks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,19 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from kagflow import resources
 from kagflow.infer.image import Grey
 from kagflow.learn import augment
 from kagflow.learn.cache import Part, open_cache
-from kagflow.learn.dataset import Samples, Steps
-from kagflow.learn.sampler import Plain, draws
+from kagflow.learn.dataset import Sample, Samples, Steps
+from kagflow.learn.feed import Feed
+from kagflow.learn.sampler import Draw, Plain, draws
 from kagflow.task.rle import encode
 from kagflow.task.spec import TaskSpec
 
-FRAMES = 48
+FRAMES, BATCH = 48, 8
 PAIRS = 9
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPEC = TaskSpec("steel", "segmentation", ("1", "2", "3", "4"), height=256, width=1600)
@@ -106,11 +109,24 @@ def ours(data: Path, truth: dict[str, dict[int, str]], crop: tuple[int, int] | N
     return Samples(cache, np.arange(len(cache.ids)), labels, steps)
 
 
-def seconds(read: Any, order: list[Any]) -> float:
-    """Return the seconds of making the samples of `order`."""
+def our_batches(samples: Samples, drawn: list[Draw]) -> Iterator[Sample]:
+    """Yield what the loop's feed gives, finished as a step finishes it."""
+    feed = Feed(samples, workers=0, device=torch.device("cpu"))
+    feed.begin([drawn[at : at + BATCH] for at in range(0, len(drawn), BATCH)])
+    for window in feed.windows(1):
+        yield samples.finish(window.batches[0])
+
+
+def their_batches(notebook: Notebook, drawn: list[Draw]) -> Iterator[list[torch.Tensor]]:
+    """Yield what the notebook's loader gives."""
+    yield from DataLoader(notebook, BATCH, sampler=[draw.image for draw in drawn])
+
+
+def seconds(read: Callable[[list[Draw]], Iterator[Any]], drawn: list[Draw]) -> float:
+    """Return the seconds of making the samples of `drawn`, each batch let go as a loop does."""
     start = time.perf_counter()
-    for one in order:
-        read(one)
+    for batch in read(drawn):
+        del batch
     return time.perf_counter() - start
 
 
@@ -123,17 +139,13 @@ def pairs(crop: tuple[int, int] | None, count: int = PAIRS) -> list[tuple[float,
         truth = write_frames(data)
         samples, notebook = ours(data, truth, crop), Notebook(data / "train_images", truth, crop)
         check(samples, notebook, crop)
+        arms = [partial(our_batches, samples), partial(their_batches, notebook)]
         order = partial(draws, Plain(), samples.labels, samples=FRAMES, epochs=count + 1, seed=0)
         found = []
         for epoch in range(count + 1):
-            mine = order(epoch=epoch)
-            theirs = [draw.image for draw in mine]
-            if epoch % 2:
-                second = seconds(notebook.__getitem__, theirs)
-                found.append((seconds(samples.__getitem__, mine), second))
-            else:
-                first = seconds(samples.__getitem__, mine)
-                found.append((first, seconds(notebook.__getitem__, theirs)))
+            drawn = order(epoch=epoch)
+            took = [seconds(arm, drawn) for arm in (arms[::-1] if epoch % 2 else arms)]
+            found.append((took[1], took[0]) if epoch % 2 else (took[0], took[1]))
         # The first warms both up.
         return found[1:]
 
@@ -141,11 +153,13 @@ def pairs(crop: tuple[int, int] | None, count: int = PAIRS) -> list[tuple[float,
 def check(samples: Samples, notebook: Notebook, crop: tuple[int, int] | None) -> None:
     """Hold both arms to the same shapes, the same truth and defects in it."""
     size = crop or (256, 1600)
-    draw = draws(Plain(), samples.labels, samples=1, epoch=0, epochs=1, seed=0)[0]
-    image, mask = notebook[0]
-    sample = samples[draw]
-    assert sample["image"].shape[1:] == image.shape[1:] == torch.Size(size)
-    assert sample["mask"].shape == mask.shape == torch.Size((4, *size))
+    drawn = draws(Plain(), samples.labels, samples=BATCH, epoch=0, epochs=1, seed=0)
+    image, mask = next(their_batches(notebook, drawn))
+    batch = next(our_batches(samples, drawn))
+    assert batch["image"].shape[2:] == image.shape[2:] == torch.Size(size)
+    assert batch["mask"].shape == mask.shape == torch.Size((BATCH, 4, *size))
+    types = {one.dtype for one in (batch["image"], batch["mask"], image, mask)}
+    assert types == {torch.float32}
     areas = 0
     for row, name in enumerate(samples.cache.ids):
         label_map, theirs = samples.cache.mask(row), notebook.mask(name)

@@ -140,9 +140,10 @@ def present(mask: Pixels, classes: int) -> npt.NDArray[np.bool_]:
     """Tell which classes a label map `(h, w)` or channels `(h, w, K)` show: `(K,)`."""
     if mask.ndim == 3:
         return np.asarray(mask.any(axis=(0, 1)))
-    if not mask.any():
-        return np.zeros(classes, bool)
-    return np.array([(mask == number).any() for number in range(1, classes + 1)])
+    seen = np.zeros(classes, bool)
+    for number in range(1, min(int(mask.max(initial=0)), classes) + 1):
+        seen[number - 1] = (mask == number).any()
+    return seen
 
 
 def planes(maps: Tensor, classes: int) -> Tensor:
