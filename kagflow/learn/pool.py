@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -58,7 +58,7 @@ class Pool:
     masks: tuple[Store, ...]
     labels: NDArray[np.float32]
 
-    @property
+    @cached_property
     def pixels(self) -> int:
         """Usual size of an image; 1 where there are no masks."""
         if not self.masks:
