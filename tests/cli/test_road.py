@@ -87,6 +87,21 @@ def test_submitting_is_the_plan_that_was_rehearsed_and_happens_once(kagflow: Any
     assert kagflow("history", str(first["ref"]))["pack"] == first["pack"]
 
 
+def test_the_finals_are_advised_from_what_was_submitted(root: Path, kagflow: Any) -> None:
+    (row,) = kagflow("history")["submissions"]
+    told = kagflow("shakeup")
+    assert told["refs"] == [row["ref"]]
+    assert told["candidates"][0]["public"] == row["public"]
+    assert told["candidates"][0]["oof"] == pytest.approx(row["cv_naive"], abs=0.1)
+    assert 0 < told["auc"] < 1
+    stands = kagflow()["standing"]
+    assert stands["advised"] == [row["ref"]]
+    assert stands["ticked"] == []
+    kagflow("local", "tick", "shapes", "--refs", str(row["ref"]))
+    (root / ".kagflow/local/client").joinpath("standing-shapes-in-noise.json").unlink()
+    assert kagflow()["standing"]["agrees"] is True
+
+
 def test_a_finished_stage_is_not_done_again(root: Path, kagflow: Any) -> None:
     assert kagflow("fetch", "shapes")["already"] is True
     best = next(root.glob(".kagflow/local/runs/shapes/*/fold0/best.safetensors"))
