@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch loads: workers that share a machine spin in each other's way with more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+# A shell that starts this run in the background has it, and all that it starts, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STRAY = ("KAGGLE_", "KAGFLOW_", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "VERBOSE")
 
