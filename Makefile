@@ -34,7 +34,7 @@ test-gpu: install
 	$(PYTEST) -m gpu
 
 gauntlet: install
-	$(PYTEST) -m gauntlet
+	$(PYTEST) -m gauntlet --timeout 0
 
 bench: install
 	$(BIN)/python bench/run.py
