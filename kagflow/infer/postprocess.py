@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from kagflow.errors import DataError
 
-# Out-of-fold maps are kept in steps of 1/255: a mean of logits knows nothing beyond half a step.
-SURE = np.float32(1 / 510)
+# Out-of-fold maps are kept in steps of 1/255, and nothing below four of them: a mean of logits that
+# was tuned on such maps must not see more in a kernel.
+FAINT, SURE = np.float32(4 / 255), np.float32(1 - 1 / 510)
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def mean_of(
 
 
 def log_odds(probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return log(p / (1 - p)) as float32, for p no closer to 0 and 1 than half a step of 1/255."""
-    clipped = np.clip(probs, SURE, 1 - SURE).astype(np.float32)
+    """Return log(p / (1 - p)) as float32, for p from 4/255 to half a step of 1/255 below 1."""
+    clipped = np.clip(probs, FAINT, SURE).astype(np.float32)
     return np.asarray(np.log(clipped / (1 - clipped)), np.float32)
 
 

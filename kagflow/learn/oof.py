@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from kagflow import durable
 from kagflow.errors import DataError, LocalError
 from kagflow.infer.image import resize_probs
+from kagflow.infer.postprocess import FAINT
 
 INDEX = ("image_id", "offset", "length", "height", "width", "h", "w")
 MAPS, EARLIER = "maps.bin", "probs.bin"
-FLOOR = 4  # of 255
+FLOOR = round(255 * float(FAINT))  # of 255
 # Measured on 1.6 million pixels a map (bench/oof_size.py, and an early model's): run-length coding
 # of rows' differences takes 5 ms and 54 kB, plain zlib 12 ms and 178 kB, PNG 27 ms and 52 kB.
 _ZLIB = (1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kagflow.errors import DataError
-from kagflow.infer.postprocess import ClassRule, apply, apply_labels, vetoed
+from kagflow.infer.postprocess import ClassRule, apply, apply_labels, mean_of, vetoed
 
 
 def maps():
@@ -92,3 +92,14 @@ def test_a_soft_gate_asks_for_more_where_it_doubts(seen, left):
 def test_a_rule_of_an_older_file_reads_as_before():
     old = {"threshold": 0.25, "min_area": 3, "gate": 0.5, "empty": False}
     assert ClassRule.from_dict(old) == ClassRule(0.25, 3, gate=0.5)
+
+
+def test_a_mean_of_logits_in_a_kernel_sees_no_more_than_out_of_fold_maps_hold():
+    seen = np.array([0.001, 0.01, 0.0156, 0.02, 0.5, 0.9999], np.float32)
+    kept = np.round(255 * seen) / 255
+    kept[kept < 4 / 255] = 0
+    sure = np.full_like(seen, 0.9)
+    found = mean_of([seen, sure], [0.5, 0.5])
+    tuned = mean_of([kept.astype(np.float32), sure], [0.5, 0.5])
+    assert np.abs(found - tuned).max() < 0.02
+    assert found[0] == found[1] == tuned[0]
