@@ -44,6 +44,7 @@ def command(
             "pack": packed.hash,
             "path": str(packed.path),
             "bytes": packed.bytes,
+            "parts": {part.name: {"hash": part.hash, "bytes": part.bytes} for part in packed.parts},
             "reused": packed.reused,
             "wheels": [row[0] for row in rows],
             "next": session.command("submit --dry-run"),
@@ -139,7 +140,7 @@ def _flat(run: str) -> str:
 
 def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
     """Return the config.json that the kernel runs."""
-    kept = ("predicts", "model", "input", "size", "tta", "weight", "mean")
+    kept = ("predicts", "model", "input", "size", "tta", "weight", "mean", "seconds_per_image")
     members = [
         {"name": one["run"], "weights": [weight_name(file) for file in one["weights"]]}
         | {"assets": {key: asset_name(file) for key, file in one.get("assets", {}).items()}}
@@ -153,6 +154,8 @@ def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
         "task": value["task"],
         "members": members,
         "rules": value["rules"],
+        # The first is given up first when time is short.
+        "shedding": [one["run"] for one in value.get("shedding", ())],
         "rerun": known.config.rerun,
         "batch": 4,
         "limits": limits,

@@ -17,9 +17,9 @@ from torch import nn
 
 from kagflow.infer.decode import Item, Sources, decode
 from kagflow.infer.forward import forward
-from kagflow.infer.governor import Governor
+from kagflow.infer.governor import Governor, Plan
 from kagflow.infer.image import resize_probs
-from kagflow.infer.lane import Lane, Loaded, OnLoad, OnLoss
+from kagflow.infer.lane import Lane, Loaded, OnLoad, OnLoss, Took
 from kagflow.infer.lanes import Lanes
 from kagflow.infer.members import Member, load_member, members_from_config
 from kagflow.infer.pipeline import Batcher, background
@@ -151,8 +151,8 @@ class _Ensemble:
     ) -> None:
         self.rules, self.spec, self.settings, self.members = rules, spec, settings, members
         self.governor = settings.governor
-        self.views = [len(one.tta) for one in members if one.predicts == "mask"]
         needed = "mask" if spec.kind == "segmentation" else "label"
+        self.whole = Plan(tuple(len(one.tta) for one in members if one.predicts == needed))
         self.lanes = [
             Lane(
                 device,
@@ -207,7 +207,11 @@ class _Ensemble:
         governor = self.governor
         if governor is not None and governor.left <= 0:
             return _too_late(group)
-        seconds = lane.gate(group)
+        if self.spec.kind == "classification":
+            return self._labelled(lane, group)
+        seconds = None
+        if governor is None or governor.gated():
+            seconds = sum(took.seconds for took in lane.gate(group))
         for item in group:
             if not lane.segmenters or vetoed(item.labels, self.rules).all():
                 item.views = []
@@ -216,16 +220,35 @@ class _Ensemble:
             governor.note_gate(images=len(group), passed=passed, seconds=seconds)
         return group
 
-    def _segmented(self, lane: Lane, group: list[Item]) -> list[Item]:
-        plan = self.views if self.governor is None else self.governor.choose(len(group))
+    def _labelled(self, lane: Lane, group: list[Item]) -> list[Item]:
+        """Give a group the labels that are its answer."""
+        if self.governor is not None:
+            self.governor.note_gate(images=len(group), passed=len(group), seconds=None)
+        plan = self._plan(group)
         if not any(plan):
             return _too_late(group)
-        for took in lane.segment(group, dict(enumerate(plan))):
+        self._note(lane.gate(group, dict(enumerate(plan))), group)
+        for item in group:
+            item.views = []
+        return group
+
+    def _segmented(self, lane: Lane, group: list[Item]) -> list[Item]:
+        plan = self._plan(group)
+        if not any(plan):
+            return _too_late(group)
+        self._note(lane.segment(group, dict(enumerate(plan))), group)
+        return group
+
+    def _plan(self, group: list[Item]) -> Sequence[int]:
+        plan = self.whole if self.governor is None else self.governor.choose(len(group))
+        return plan.views
+
+    def _note(self, turns: Sequence[Took], group: list[Item]) -> None:
+        for took in turns:
             if self.governor is not None:
                 self.governor.note(
                     took.number, views=took.views, images=len(group), seconds=took.seconds
                 )
-        return group
 
     def _finish(self, item: Item) -> Prediction:
         """Turn an item's probabilities into rows."""

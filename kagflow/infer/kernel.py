@@ -24,7 +24,7 @@ from kagflow.durable import write_json
 from kagflow.errors import DataError
 from kagflow.infer import devices, parity
 from kagflow.infer.engine import Settings, predict
-from kagflow.infer.governor import SHARE, Governor, plans
+from kagflow.infer.governor import SHARE, Governor, Order, order, plans
 from kagflow.infer.members import Member, members_from_config
 from kagflow.task.spec import TaskSpec
 from kagflow.task.submission import Writer, expected_keys
@@ -141,7 +141,8 @@ class Run:
         members, rules, spec = members_from_config(self.config, self.pack)
         report.device = devices.choose(self.config.get("device"), forgiving=self.rerun)
         files = self._files(spec)
-        governor = self._governor(members, len(files))
+        members, shed = self._order(members, spec)
+        governor = self._governor(members, len(files), shed)
         settings = self._settings(governor)
         _say(f"{len(files)} images, {len(members)} members on {report.device}, {report.mode} mode")
         for done, found in enumerate(predict(members, rules, spec, files, settings=settings), 1):
@@ -167,18 +168,27 @@ class Run:
             files = files[:PROOF]
         return files
 
-    def _governor(self, members: Sequence[Member], images: int) -> Governor:
+    def _order(self, members: Sequence[Member], spec: TaskSpec) -> tuple[list[Member], Order]:
+        """Sort members by worth per second; say in which order they are given up."""
+        needed = "mask" if spec.kind == "segmentation" else "label"
+        judged = [one for one in members if one.predicts == needed]
+        gates = [one for one in members if one.predicts != needed]
+        names, others = [one.name for one in judged], [one.name for one in gates]
+        found = order(self.config.get("shedding") or [], names, others)
+        return [judged[at] for at in found.best] + gates, found
+
+    def _governor(self, members: Sequence[Member], images: int, shed: Order) -> Governor:
         """Return what keeps the run within its share of the competition's limit."""
-        segmenters = [member for member in members if member.predicts == "mask"]
+        count = len(shed.best)
         limits = self.config.get("limits") or {}
         minutes = float(limits.get("inference_minutes") or "inf")
-        # An ensemble lists its members by worth per second: the last is the first to go.
-        order = list(range(len(segmenters)))[::-1]
         return Governor(
             images,
             self.boot + SHARE * 60 * minutes,
-            plans([len(member.tta) for member in segmenters], order),
+            plans([len(member.tta) for member in members[:count]], shed.shed),
             lanes=len(self.report.device.split(",")),
+            priors=[one.seconds / len(one.tta) for one in members[:count]],
+            gate_prior=sum(one.seconds for one in members[count:]),
         )
 
     def _settings(self, governor: Governor) -> Settings:

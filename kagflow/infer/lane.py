@@ -90,24 +90,20 @@ class Lane:
             place = self.gates if member.predicts == "label" else self.segmenters
             place[number] = Loaded(member, modules, views.index(view_of(member)))
 
-    def gate(self, group: Sequence[Item]) -> float:
-        """Give a group its labels; return the seconds."""
-        start = time.monotonic()
-        plan = {number: len(one.member.tta) for number, one in self.gates.items()}
-        found, _ = self.run(self.gates, group, plan)
+    def gate(self, group: Sequence[Item], plan: Mapping[int, int] | None = None) -> list[Took]:
+        """Give a group its labels from all gates, or from those that `plan` gives views to."""
+        whole = {number: len(one.member.tta) for number, one in self.gates.items()}
+        found, took = self.run(self.gates, group, _here(plan or whole, self.gates))
         if found.maps:
             # Labels have no size of their own: they are averaged here.
             total = mean_of(found.maps, found.shares)
             for item, labels in zip(group, total, strict=True):
                 item.labels = labels
-        return time.monotonic() - start
+        return took
 
     def segment(self, group: Sequence[Item], plan: Mapping[int, int]) -> list[Took]:
         """Give a group its maps from the segmenters that `plan` gives views to."""
-        here = {n: views for n, views in plan.items() if views and n in self.segmenters}
-        # Where all that the plan names are lost, one of the others is better than none.
-        here = here or dict.fromkeys(list(self.segmenters)[:1], 1)
-        found, took = self.run(self.segmenters, group, here)
+        found, took = self.run(self.segmenters, group, _here(plan, self.segmenters))
         for index, item in enumerate(group):
             item.maps = [each[index] for each in found.maps]
             item.shares = found.shares
@@ -179,3 +175,9 @@ class Lane:
         if self._on_loss is None or last:
             raise error
         self._on_loss(member.name, error)
+
+
+def _here(plan: Mapping[int, int], loaded: Mapping[int, Loaded]) -> dict[int, int]:
+    """Return what of a plan can be run; where all that it names are lost, one of the others."""
+    here = {number: views for number, views in plan.items() if views and number in loaded}
+    return here or dict.fromkeys(list(loaded)[:1], 1)

@@ -27,6 +27,7 @@ class Member:
     image's own; the folds' `weights` share the member's `weight` equally. `assets` are files that
     the input finds in its metadata; they are a fold's own, as its weights are. `mean` says what of
     it is averaged with the other members; over its own folds and views it is probabilities.
+    `seconds` are what an image takes with all folds and views, 0 where that was not measured.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Member:
     tta: tuple[str, ...] = ("none",)
     assets: Mapping[str, Path] = field(default_factory=dict)
     mean: str = MEANS[0]
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.predicts not in ("mask", "label"):
@@ -101,6 +103,7 @@ def _member(entry: Mapping[str, Any], folder: Path) -> Member:
         tta=tuple(entry.get("tta") or ("none",)),
         assets={key: folder / name for key, name in (entry.get("assets") or {}).items()},
         mean=str(entry.get("mean") or MEANS[0]),
+        seconds=float(entry.get("seconds_per_image") or 0.0),
     )
 
 

@@ -108,6 +108,47 @@ def test_a_corrupt_image_is_an_empty_row_in_both_modes(pack, member, competition
         assert sorted(report(working)["faults"]) == ["i04.png", "i05.png"]
 
 
+def test_members_run_and_are_shed_in_the_order_of_the_ensembles_list(
+    pack, member, competition, working, monkeypatch
+):
+    folder, _ = competition
+    (folder / "test_images" / "i11.png").unlink()
+    members = [
+        member("Bright", middle=0.4, tta=("none", "hflip")),
+        member("Slow", seconds=0.3),
+        member("MeanLabel", predicts="label"),
+    ]
+    limits = {"inference_minutes": 2.0 / 60 / kernel.SHARE}
+    packed = pack(*members, batch=1, limits=limits, shedding=["Bright", "Slow"])
+    asked = []
+
+    def look(members, rules, spec, files, *, settings):
+        asked.append(([one.name for one in members], [p.views for p in settings.governor.plans]))
+        return predict(members, rules, spec, files, settings=settings)
+
+    monkeypatch.setattr(kernel, "predict", look)
+    main(packed, folder, working, rerun=True)
+    assert asked == [(["Slow", "Bright", "MeanLabel"], [(1, 2), (1, 1), (1, 0), (0, 0)])]
+    # The dear one is worth most a second: what there is no time for is empty, or has it alone.
+    assert set(report(working)["shed"]) <= {"1+1", "1+0", "0+0"}
+    assert report(working)["late"] > 0
+
+
+def test_costs_travel_and_tell_of_members_that_never_ran(pack, member, competition, working):
+    from dataclasses import replace
+
+    packed = pack(member("Bright", tta=("none", "hflip")), member("MeanLabel", predicts="label"))
+    config = json.loads((packed / "config.json").read_text())
+    for entry, seconds in zip(config["members"], (3.0, 0.5), strict=True):
+        entry["seconds_per_image"] = seconds
+    run = kernel.Run(config, packed, competition[0], working, rerun=True, boot=0.0)
+    members, _, spec = members_from_config(config, packed)
+    members, shed = run._order([*members, replace(members[0], name="Next", seconds=0.0)], spec)
+    governor = run._governor(members, 12, shed)
+    assert governor.priors == [1.5, 0.0]
+    assert governor.gate_prior == 0.5
+
+
 def test_ids_without_a_suffix_find_their_files(tmp_path):
     for name in ("a.png", "b.jpg"):
         cv2.imwrite(str(tmp_path / name), np.zeros((4, 4), np.uint8))

@@ -93,7 +93,12 @@ def test_the_kernel_sees_the_assets_that_training_saw(ensemble, spec, squares, h
     limits = SimpleNamespace(model_dump=lambda mode: {})
     config = SimpleNamespace(limits=limits, rerun="none")
     known = SimpleNamespace(name="squares", config=config)
-    durable.write_json(pack / "config.json", packing.kernel_config(known, ensemble))
+    written = packing.kernel_config(known, ensemble)
+    assert written["shedding"] == [one["run"] for one in ensemble["shedding"]]
+    assert [one["seconds_per_image"] for one in written["members"]] == [
+        one["seconds_per_image"] for one in ensemble["members"]
+    ]
+    durable.write_json(pack / "config.json", written)
     competition = write_test_set(tmp_path / "test", spec)
     kernel.main(pack, competition, working, rerun=False)
     found = read_submission(working / "submission.csv", spec)
