@@ -63,7 +63,16 @@ def _manifest(path: Path, content: dict[str, Any]) -> Iterator[Fault | None]:
 def _pack(path: Path, content: dict[str, Any]) -> Iterator[Fault | None]:
     same = content["pack"] == path.parent.name
     yield None if same else Fault(path, f"is the manifest of pack {content['pack']}")
-    yield from _manifest(path, content)
+    if "files" in content:
+        # As an earlier kagflow packed, all in one.
+        yield from _manifest(path, content)
+        return
+    for part, name in content["parts"].items():
+        inner = path.parent / part / path.name
+        manifest = json.loads(inner.read_text())
+        same = manifest["hash"] == name
+        yield None if same else Fault(inner, f"is the manifest of {part} {manifest['hash']}")
+        yield from _manifest(inner, manifest)
 
 
 def _checkpoint(path: Path, content: dict[str, Any]) -> Iterator[Fault | None]:

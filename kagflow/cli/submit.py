@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kagflow.rehearse.receipt import Receipt
     from kagflow.ship.kernel import Kernel
     from kagflow.ship.plan import SubmitPlan
+    from kagflow.ship.plan_datasets import DatasetPlan
     from kagflow.ship.remote import Remote
 
 
@@ -94,19 +95,18 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
     """Print what would be done."""
     cv = packed.ensemble["cv"]
     value = plan.to_dict()
-    dataset = value["datasets"][0]
-    what = "already there" if dataset["there"] else f"upload {dataset['bytes'] / 1e6:.1f} MB"
     score = cv["naive"] if cv["crossfitted"] is None else cv["crossfitted"]
     rows = [
         ("account", f"{plan.account} on {plan.profile}"),
         ("score out of fold", f"{score:.4f} ({cv['label']}), all-empty {cv['floor']:.4f}"),
-        ("dataset", f"{dataset['ref']} version {dataset['version']}, {what}"),
+        *((one.part, f"{one.push.ref} version {one.version}, {_upload(one)}")
+          for one in plan.datasets),
         ("kernel", f"{plan.kernel}, {plan.accelerator}, internet off, private"),
         ("machine received", plan.machine or "not known: kagflow doctor --live tells"),
         ("session ends after", f"{plan.timeout_s / 60:.0f} min{_unless(plan)}"),
         ("submissions left today", plan.submissions_left),
         ("hours left this week", value["quota_left_hours"]),
-    ]
+    ]  # fmt: skip
     session.out.table(f"submit {plan.competition}, pack {plan.pack}", ("", ""), rows)
 
 
@@ -225,6 +225,11 @@ def execute(
     return history.as_dict(done.row)
 
 
+def save_seconds(receipt: Receipt) -> float | None:
+    """Return how long the kernel took to prove itself on a few images, None where it did not."""
+    return max((run.seconds for run in receipt.runs if run.mode == "save"), default=None)
+
+
 def _kernel(known: Known, packed: Packed, *, account: str) -> Kernel:
     from kagflow.ship.kernel import KernelSpec, render_kernel
     from kagflow.ship.plan import kernel_slug, kernel_title
@@ -274,6 +279,12 @@ def _unless(plan: SubmitPlan) -> str:
     if plan.most_s <= plan.timeout_s:
         return ""
     return f"; {plan.most_s / 3600:.0f} h at most, until the limit was seen to hold"
+
+
+def _upload(one: DatasetPlan) -> str:
+    if one.there:
+        return "already there"
+    return f"upload {one.bytes / 1e6:.1f} MB in {one.files} files"
 
 
 def _yes(value: bool) -> str:

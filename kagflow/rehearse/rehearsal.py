@@ -23,6 +23,8 @@ from kagflow.rehearse.verdict import Failure
 from kagflow.rehearse.view import differences
 from kagflow.task.spec import TaskSpec
 
+# The halves of a pack, each a dataset.
+PARTS = ("env", "weights")
 SAVE_IMAGES = 4
 UNSEEN_IMAGES = 24
 # Nobody waits hours to learn that two dozen images hang.
@@ -109,8 +111,9 @@ def rehearse(spec: RehearsalSpec, out: Path, *, progress: Progress = QUIET) -> R
 
 def _manifest(pack: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((pack / "manifest.json").read_text())
-        return {"pack": manifest["pack"], "relied_on": manifest.get("relied_on", {})}
+        name = json.loads((pack / "manifest.json").read_text())["pack"]
+        env = json.loads((pack / "env" / "manifest.json").read_text())
+        return {"pack": name, "relied_on": env.get("relied_on", {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{pack} is no whole pack: {error!r}", hint="pack again") from None
 
@@ -163,7 +166,7 @@ def _box(spec: RehearsalSpec, script: Path, working: Path, shown: Path) -> Sandb
         script=script,
         competition_slug=spec.task.slug,
         competition_input=shown,
-        datasets={f"kagflow/{spec.task.slug[:40]}-pack": spec.pack},
+        datasets={f"kagflow/{spec.task.slug[:40]}-{part}": spec.pack / part for part in PARTS},
         working=working,
         fingerprint=spec.fingerprint,
         time_limit_s=_patience(spec),

@@ -41,4 +41,9 @@ def find(records: Records, ref: str, *, profile: str) -> SubmissionRow:
 
 def as_dict(row: SubmissionRow) -> dict[str, Any]:
     """Return a row as plain JSON values."""
-    return {**asdict(row), "runs": list(row.runs), "detail": dict(row.detail or {})}
+    return {
+        **asdict(row),
+        "runs": list(row.runs),
+        "datasets": list(row.datasets),
+        "detail": dict(row.detail or {}),
+    }

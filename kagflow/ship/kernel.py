@@ -58,11 +58,12 @@ def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
     """
     _check(spec)
     made = read_pack(pack)
-    config = json.loads((pack / CONFIG).read_text())
+    config = json.loads((made.weights.path / CONFIG).read_text())
     limits = config.get("limits") or {}
     values = {
         "pack": made.hash,
-        "python": made.manifest["python"],
+        "parts": {part.name: part.hash for part in made.parts},
+        "python": made.env.manifest["python"],
         "competition": spec.competition_slug,
         "task": _task_facts(config["task"]),
         "minutes": float(limits.get("inference_minutes") or UNKNOWN_MINUTES),

@@ -1,11 +1,8 @@
-"""Build the one folder that a kernel needs: weights, wheels, config, manifest; named by content."""
+"""Build the folder that a kernel needs, named by content: code and weights, a dataset each."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +13,11 @@ from kagflow import durable
 from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import credentials, runtime, secrets
+from kagflow.ship import credentials, parts, runtime, secrets
+from kagflow.ship.parts import ENV, MANIFEST, PARTS, WEIGHTS, Part
 from kagflow.ship.shelf import WheelSource
 from kagflow.ship.wheels import missing_wheels, own_shelf
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
 CONFIG = "config.json"
 # Stored answers, which no member names: kagflow.infer.parity.
 PARITY = "parity.safetensors"
@@ -35,19 +31,24 @@ class Pack:
 
     path: Path
     hash: str
-    manifest: dict[str, Any]
+    parts: tuple[Part, ...]
     wheels: tuple[WheelSource, ...] = ()
     reused: bool = False
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that are uploaded, the manifest last."""
-        return tuple(self.path / name for name in [*sorted(self.manifest["files"]), MANIFEST])
+    def env(self) -> Part:
+        """What the kernel runs: wheels, code."""
+        return self.parts[PARTS.index(ENV)]
+
+    @property
+    def weights(self) -> Part:
+        """What the kernel knows: weights, assets, stored answers, config."""
+        return self.parts[PARTS.index(WEIGHTS)]
 
     @property
     def bytes(self) -> int:
-        """Size of all files, in bytes."""
-        return sum(file.stat().st_size for file in self.files)
+        """Size of all files that are uploaded, in bytes."""
+        return sum(part.bytes for part in self.parts)
 
 
 def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
@@ -60,8 +61,9 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
     requires: Sequence[str] = (),
     progress: Progress = QUIET,
 ) -> Pack:
-    """Write `target_root/<hash>/`, flat and whole; the same inputs give the same hash and bytes.
+    """Write `target_root/<hash>/` whole; the same inputs give the same hash and bytes.
 
+    Inside are two flat folders, `env/` and `weights/`, whose hashes do not depend on each other.
     `weights` maps names in the pack to exported files, weights and assets; `config` is what
     infer.kernel reads, `requires` lists what the competition's own code imports (PEP 508). A pack
     that is already there is checked and reused. Raises RefusedError on a credential in a file,
@@ -75,44 +77,31 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
         settings = work / CONFIG
         durable.write_json(settings, _checked_config(config, weights))
         wheels = {wheel.file.name: wheel.file for wheel in closure.wheels}
-        sources = {**weights, **wheels, code.name: code, CONFIG: settings}
-        manifest = _manifest(_facts(sources, progress), fingerprint, asked, closure.relied_on)
-        reused = _place(target_root / manifest["pack"], sources, manifest)
-    path = target_root / str(manifest["pack"])
-    placed = tuple(replace(wheel, file=path / wheel.file.name) for wheel in closure.wheels)
-    return Pack(path, manifest["pack"], manifest, (*placed, _own_wheel(path / code.name)), reused)
+        sources = {ENV: {**wheels, code.name: code}, WEIGHTS: {**weights, CONFIG: settings}}
+        facts = _facts(sources, progress)
+        env = _env_manifest(facts[ENV], fingerprint, asked, closure.relied_on)
+        manifests = {ENV: env, WEIGHTS: parts.seal(WEIGHTS, facts[WEIGHTS])}
+        pack, reused = _place(target_root, sources, manifests)
+    home = pack.env.path
+    placed = [replace(wheel, file=home / wheel.file.name) for wheel in closure.wheels]
+    return replace(pack, wheels=(*placed, _own_wheel(home / code.name)), reused=reused)
 
 
 def read_pack(path: Path) -> Pack:
-    """Read a pack and check every byte of it against its manifest.
+    """Read a pack and check every byte of it against its manifests.
 
-    Raises DataError naming what is missing, changed or not on the manifest.
+    Raises DataError naming what is missing, changed or not on a manifest, and for a pack of an
+    earlier kagflow.
     """
-    advice = f"remove {path} and pack again"
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        listed, name = manifest["files"], manifest["pack"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no whole pack: {error!r}", hint=advice) from None
-    if pack_hash(manifest) != name:
-        raise DataError(f"{path}: the manifest was changed", hint=advice)
-    present = {file.name for file in path.iterdir()} - {MANIFEST}
-    if present != set(listed):
-        odd = ", ".join(sorted(present ^ set(listed)))
-        raise DataError(f"{path}: not as the manifest lists it: {odd}", hint=advice)
-    for file, facts in listed.items():
-        if durable.sha256_file(path / file) != facts["sha256"]:
-            raise DataError(f"{path / file} is not the file that was packed", hint=advice)
-    return Pack(path, name, manifest)
-
-
-def pack_hash(manifest: Mapping[str, Any]) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a manifest without its own `pack` entry.
-
-    It covers every file's SHA-256 and the image that the pack was made for.
-    """
-    body = {key: value for key, value in manifest.items() if key != "pack"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    manifest = parts.read_sealed(path, "pack", ("parts",))
+    found = tuple(parts.read_part(path / name, name) for name in PARTS)
+    if {part.name: part.hash for part in found} != manifest["parts"]:
+        raise DataError(f"{path}: a part is another pack's", hint=parts.again(path))
+    present = {file.name for file in path.iterdir()}
+    if present != {*PARTS, MANIFEST}:
+        odd = ", ".join(sorted(present - {*PARTS, MANIFEST}))
+        raise DataError(f"{path}: not as the manifest lists it: {odd}", hint=parts.again(path))
+    return Pack(path, manifest["pack"], found)
 
 
 def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> Mapping[str, Any]:
@@ -128,23 +117,31 @@ def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> M
     return config
 
 
-def _facts(sources: Mapping[str, Path], progress: Progress) -> dict[str, dict[str, Any]]:
-    progress.start("check pack", len(sources), "files")
-    facts = {}
+def _facts(
+    sources: Mapping[str, Mapping[str, Path]], progress: Progress
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {part: {name: {sha256, bytes}}} of files that may leave this machine."""
+    progress.start("check pack", sum(map(len, sources.values())), "files")
+    facts: dict[str, dict[str, dict[str, Any]]] = {part: {} for part in sources}
     own = [one.secret for one in credentials.live()]
-    for name, file in sorted(sources.items()):
-        if not FLAT_NAME.fullmatch(name) or name == MANIFEST:
-            raise DataError(
-                f"'{name}' can't be a file of a Kaggle dataset",
-                hint="letters, digits, . _ + and - only",
-            )
-        if file.is_symlink() or not file.is_file():
-            raise DataError(f"{file} is no regular file", hint="copy the file itself there")
-        _refuse_secrets(name, file, own)
-        facts[name] = {"sha256": durable.sha256_file(file), "bytes": file.stat().st_size}
-        progress.advance()
+    for part, files in sources.items():
+        for name, file in sorted(files.items()):
+            _check_file(name, file)
+            _refuse_secrets(name, file, own)
+            facts[part][name] = {"sha256": durable.sha256_file(file), "bytes": file.stat().st_size}
+            progress.advance()
     progress.finish()
     return facts
+
+
+def _check_file(name: str, file: Path) -> None:
+    if not FLAT_NAME.fullmatch(name) or name == MANIFEST:
+        raise DataError(
+            f"'{name}' can't be a file of a Kaggle dataset",
+            hint="letters, digits, . _ + and - only",
+        )
+    if file.is_symlink() or not file.is_file():
+        raise DataError(f"{file} is no regular file", hint="copy the file itself there")
 
 
 def _refuse_secrets(name: str, file: Path, own: Sequence[str]) -> None:
@@ -158,36 +155,38 @@ def _refuse_secrets(name: str, file: Path, own: Sequence[str]) -> None:
         )
 
 
-def _manifest(
+def _env_manifest(
     facts: Mapping[str, Any],
     fingerprint: Fingerprint,
     asked: Mapping[str, Iterable[str]],
     relied_on: Mapping[str, str],
 ) -> dict[str, Any]:
-    manifest: dict[str, Any] = {
-        "schema": SCHEMA,
-        "files": dict(facts),
-        "python": fingerprint.python,
-        "image": fingerprint.name,
-        "approximate": fingerprint.approximate,
-        "requires": sorted(text for texts in asked.values() for text in texts),
-        "relied_on": dict(relied_on),
-    }
-    return {**manifest, "pack": pack_hash(manifest)}
+    return parts.seal(
+        ENV,
+        facts,
+        python=fingerprint.python,
+        image=fingerprint.name,
+        approximate=fingerprint.approximate,
+        requires=sorted(text for texts in asked.values() for text in texts),
+        relied_on=dict(relied_on),
+    )
 
 
-def _place(final: Path, sources: Mapping[str, Path], manifest: Mapping[str, Any]) -> bool:
+def _place(
+    root: Path,
+    sources: Mapping[str, Mapping[str, Path]],
+    manifests: Mapping[str, dict[str, Any]],
+) -> tuple[Pack, bool]:
+    whole = parts.seal_pack({name: manifest["hash"] for name, manifest in manifests.items()})
+    final = root / str(whole["pack"])
     if final.is_dir():
-        read_pack(final)
-        return True
+        return read_pack(final), True
     with durable.staging(final) as folder:
-        for name, source in sources.items():
-            shutil.copyfile(source, folder / name, follow_symlinks=False)
-            # What is uploaded is what was scanned and hashed, though the source may move on.
-            if durable.sha256_file(folder / name) != manifest["files"][name]["sha256"]:
-                raise DataError(f"{source} changed while it was packed", hint="pack again")
-        durable.write_json(folder / MANIFEST, manifest)
-    return False
+        for name in PARTS:
+            parts.write_part(folder / name, sources[name], manifests[name])
+        durable.write_json(folder / MANIFEST, whole)
+    made = (Part(name, final / name, manifests[name]["hash"], manifests[name]) for name in PARTS)
+    return Pack(final, whole["pack"], tuple(made)), False
 
 
 def _own_wheel(file: Path) -> WheelSource:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +11,12 @@ from typing import Any
 
 from kagflow.errors import DataError, RefusedError, RemoteError
 from kagflow.ship import assumptions, hours
-from kagflow.ship.pack import CONFIG, Pack, read_pack
+from kagflow.ship.pack import CONFIG, read_pack
+from kagflow.ship.parts import WEIGHTS
+from kagflow.ship.plan_datasets import DatasetPlan, plan_datasets, slugify
 from kagflow.ship.records import Records, SubmissionRow
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_competitions import SITE
-from kagflow.ship.remote_datasets import DatasetPush
 from kagflow.ship.remote_types import Quota
 
 SCRIPT = "kernel.py"
@@ -42,22 +42,6 @@ class SubmitRequest:
 
 
 @dataclass(frozen=True)
-class DatasetPlan:
-    """Say what a dataset holds, and the version that is there or would come to be."""
-
-    push: DatasetPush
-    version: int
-    there: bool
-    bytes: int
-    files: int
-
-    @property
-    def pinned(self) -> str:
-        """Name the version as a kernel's source."""
-        return f"{self.push.ref}/{self.version}"
-
-
-@dataclass(frozen=True)
 class SubmitPlan:
     """Hold everything that `execute` will do; `to_dict` is what a person or --json sees.
 
@@ -71,7 +55,7 @@ class SubmitPlan:
     slug: str
     pack: str
     attempt: int
-    dataset: DatasetPlan
+    datasets: tuple[DatasetPlan, ...]
     kernel: str
     title: str
     script: Path
@@ -102,15 +86,7 @@ class SubmitPlan:
             "slug": self.slug,
             "pack": self.pack,
             "attempt": self.attempt,
-            "datasets": [
-                {
-                    "ref": self.dataset.push.ref,
-                    "version": self.dataset.version,
-                    "there": self.dataset.there,
-                    "bytes": self.dataset.bytes,
-                    "files": self.dataset.files,
-                }
-            ],
+            "datasets": [one.to_dict() for one in self.datasets],
             "kernel": self.kernel,
             "title": self.title,
             "accelerator": self.accelerator,
@@ -128,40 +104,19 @@ class SubmitPlan:
         }
 
 
-def dataset_ref(account: str, competition: str) -> str:
-    """Return the dataset that holds a competition's packs, one version each."""
-    return f"{account}/kagflow-{_slug(competition)}-pack"
-
-
 def kernel_title(competition: str) -> str:
     """Return the kernel's title, which reads as its slug."""
-    return f"kagflow {_slug(competition)}"
+    return f"kagflow {slugify(competition)}"
 
 
 def kernel_slug(competition: str) -> str:
     """Return the slug that Kaggle makes of the title."""
-    return f"kagflow-{_slug(competition)}"
+    return f"kagflow-{slugify(competition)}"
 
 
 def attempt_token(pack: str, attempt: int) -> str:
     """Return the mark of one attempt to submit one pack."""
     return f"[kagflow {pack}/{attempt}]"
-
-
-def plan_dataset(remote: Remote, competition: str, pack: Pack) -> DatasetPlan:
-    """Return which dataset version holds the pack, or would: asks Kaggle, changes nothing."""
-    ref = dataset_ref(remote.account(), competition)
-    title = f"kagflow {_slug(competition)} pack"
-    mark = f"kagflow pack {pack.hash}"
-    known = remote.dataset(ref)
-    there = known.version_with(mark) if known else None
-    honoured = assumptions.value(remote.state, "version_pin_honoured")
-    if known and there and there != known.current and not honoured:
-        # A kernel may get the newest version whatever it asks for: let that be ours.
-        mark, there = f"{mark} after {known.current}", None
-    push = DatasetPush(ref, title, pack.path, mark)
-    version = there or (known.current if known else 0) + 1
-    return DatasetPlan(push, version, there is not None, pack.bytes, len(pack.files))
 
 
 def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> SubmitPlan:
@@ -190,7 +145,7 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
         slug=request.slug,
         pack=pack.hash,
         attempt=attempt,
-        dataset=plan_dataset(remote, request.competition, pack),
+        datasets=plan_datasets(remote, request.competition, pack),
         kernel=f"{account}/{str(metadata['id']).partition('/')[2]}",
         title=str(metadata["title"]),
         script=request.kernel / str(metadata["code_file"]),
@@ -290,11 +245,6 @@ def _quota_left(
 
 def _rerun(request: SubmitRequest, remote: Remote) -> str:
     """Return the competition's rerun as its file says, as Kaggle was seen to do, or unknown."""
-    said = json.loads((request.pack / CONFIG).read_text()).get("rerun", "unknown")
+    said = json.loads((request.pack / WEIGHTS / CONFIG).read_text()).get("rerun", "unknown")
     known = assumptions.value(remote.state, "rerun", request.slug)
     return str(known if said == "unknown" else said)
-
-
-def _slug(competition: str) -> str:
-    # Kaggle takes 6 to 50 letters; what is put around it here needs 13.
-    return re.sub(r"[^a-z0-9]+", "-", competition.lower()).strip("-")[:36].strip("-")

@@ -17,14 +17,15 @@ from typing import Any, Literal, TypeVar
 from kagflow import sqlite
 from kagflow.errors import LocalError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE = "kagflow.sqlite3"
 SCHEMA = """
 CREATE TABLE submissions (
   id INTEGER PRIMARY KEY,
   profile TEXT NOT NULL, account TEXT NOT NULL, competition TEXT NOT NULL, pack TEXT NOT NULL,
   attempt INTEGER NOT NULL DEFAULT 1,
-  kernel TEXT, kernel_version INTEGER, dataset TEXT, dataset_version INTEGER, accelerator TEXT,
+  kernel TEXT, kernel_version INTEGER, datasets TEXT NOT NULL DEFAULT '[]',
+  accelerator TEXT,
   ensemble TEXT, runs TEXT NOT NULL DEFAULT '[]',
   cv_naive REAL, cv_crossfitted REAL, cv_images INTEGER, cv_label TEXT, floor REAL,
   projected_p50 REAL, projected_p95 REAL, real_minutes REAL, gpu_hours REAL,
@@ -53,12 +54,19 @@ CREATE TABLE quota (
 CREATE INDEX hours_by_start ON hours (profile, account, started);
 CREATE INDEX quota_by_time ON quota (profile, account, accelerator, at);
 """
+# A file of version 1 knows one dataset an attempt.
+DATASETS = """
+ALTER TABLE submissions ADD COLUMN datasets TEXT NOT NULL DEFAULT '[]';
+UPDATE submissions SET datasets = '["' || dataset || '/' || dataset_version || '"]'
+  WHERE dataset_version IS NOT NULL;
+"""
 
 
 @dataclass(frozen=True)
 class SubmissionRow:
     """One attempt to submit one pack; minutes, hours, scores are None until they are known.
 
+    `datasets` are the pinned versions that the kernel mounts: owner/slug/version.
     `status`: planned, running, submitted, scored, failed (the kernel, or scoring where `ref` is).
     """
 
@@ -69,8 +77,7 @@ class SubmissionRow:
     attempt: int = 1
     kernel: str | None = None
     kernel_version: int | None = None
-    dataset: str | None = None
-    dataset_version: int | None = None
+    datasets: tuple[str, ...] = ()
     accelerator: str | None = None
     ensemble: str | None = None
     runs: tuple[str, ...] = ()
@@ -157,7 +164,8 @@ class QuotaRow:
 
 Row = TypeVar("Row", SubmissionRow, StepRow, HoursRow, QuotaRow)
 _TABLES = {SubmissionRow: "submissions", StepRow: "steps", HoursRow: "hours", QuotaRow: "quota"}
-_JSON = frozenset({"runs", "detail", "effect", "result"})
+_LISTS = frozenset({"runs", "datasets"})
+_JSON = _LISTS | {"detail", "effect", "result"}
 
 
 class Records:
@@ -168,8 +176,8 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         with sqlite.transaction(self.path) as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
-            if version == 0:
-                for statement in SCHEMA.split(";"):
+            if version < SCHEMA_VERSION:
+                for statement in (SCHEMA if version == 0 else DATASETS).split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         if version > SCHEMA_VERSION:
@@ -258,6 +266,6 @@ def _decoded(kind: type[Row], row: sqlite3.Row) -> Row:
     values = {field.name: row[field.name] for field in fields(kind)}
     for name in _JSON & set(values):
         values[name] = json.loads(values[name]) if values[name] else None
-    if "runs" in values:
-        values["runs"] = tuple(values["runs"])
+    for name in _LISTS & set(values):
+        values[name] = tuple(values[name])
     return kind(**values)

@@ -1,8 +1,8 @@
 """Do what a plan says: every step noted before and after, so that a rerun continues.
 
-One attempt goes: claim its row, dataset version, wait until it is live, kernel push, wait for the
-run, submit that very version, wait for the score. What happened on Kaggle but was not noted here is
-found again by the pack's hash: in version notes, in the kernel's source, in submission messages.
+One attempt goes: claim its row, a version of each dataset, wait until it is live, kernel push, wait
+for the run, submit that very version, wait for the score. What happened on Kaggle but was not noted
+here is found again by hash: in version notes, in the kernel's source, in submission messages.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kagflow.ship import assumptions, hours
 from kagflow.ship.plan import SubmitPlan, SubmitRequest, make_plan
 from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.remote import Remote
+from kagflow.ship.remote_datasets import DatasetPush
 from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine, Submission
 from kagflow.ship.waits import follow_kernel, poll
 
@@ -67,14 +68,14 @@ class _Attempt:
         self.plan, self.remote, self.records, self.progress = plan, remote, records, progress
 
     def run(self, row: SubmissionRow) -> SubmissionRow:
-        row = self._dataset(row)
-        row = self._kernel(row)
+        pinned = tuple(self._dataset(row, one.push) for one in self.plan.datasets)
+        row = self._kernel(self._update(row, datasets=pinned))
         row = self._wait_for_run(row)
         row = self._submit(row)
         return self._wait_for_score(row)
 
-    def _dataset(self, row: SubmissionRow) -> SubmissionRow:
-        push = self.plan.dataset.push
+    def _dataset(self, row: SubmissionRow, push: DatasetPush) -> str:
+        """Bring up one half of the pack and return its version as a kernel's source."""
 
         def send() -> dict[str, Any]:
             version = self.remote.dataset_create_or_version(push, progress=self.progress)
@@ -83,11 +84,12 @@ class _Attempt:
             self.remote.dataset_wait(push, version, progress=self.progress, limit_s=limit_s)
             return {"ref": push.ref, "version": version}
 
-        got = self._step(row, "dataset", {"ref": push.ref, "mark": push.mark}, send)
-        return self._update(row, dataset=got["ref"], dataset_version=got["version"])
+        name = f"dataset {push.ref.partition('/')[2]}"
+        got = self._step(row, name, {"ref": push.ref, "mark": push.mark}, send)
+        return f"{got['ref']}/{got['version']}"
 
     def _kernel(self, row: SubmissionRow) -> SubmissionRow:
-        push = kernel_push(self.plan, f"{row.dataset}/{row.dataset_version}")
+        push = kernel_push(self.plan, row.datasets)
 
         def send() -> dict[str, Any]:
             pushed = self.remote.find_kernel(push)
@@ -244,7 +246,7 @@ class _Attempt:
         return self.records.update(SubmissionRow, row.id, **values)
 
 
-def kernel_push(plan: SubmitPlan, pinned: str) -> KernelPush:
+def kernel_push(plan: SubmitPlan, pinned: tuple[str, ...]) -> KernelPush:
     """Return the push of a plan; its last line makes the source this attempt's own.
 
     A push is found again by its source, and two packs may have the same script.
@@ -254,7 +256,7 @@ def kernel_push(plan: SubmitPlan, pinned: str) -> KernelPush:
         ref=plan.kernel,
         title=plan.title,
         text=text,
-        datasets=(pinned,),
+        datasets=pinned,
         competition=plan.slug,
         machine_shape=plan.accelerator,
         timeout_s=plan.timeout_s,

@@ -162,7 +162,7 @@ def test_a_training_on_everything_travels_beside_its_folds_only(root: Path, kagf
     kagflow("train", "fold=full", "epochs=12")
     packed = kagflow("pack")
     assert packed["pack"] != before
-    names = {path.name for path in Path(packed["path"]).glob("*.safetensors")}
+    names = {path.name for path in Path(packed["path"], "weights").glob("*.safetensors")}
     assert [name for name in names if ".full." in name]
     made = json.loads((root / ".kagflow/local/ensembles/shapes/default.json").read_text())
     assert made["members"][0]["folds"] == [0, 1, "full"]

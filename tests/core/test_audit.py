@@ -27,11 +27,17 @@ def home(tmp_path: Path) -> Path:
     listed = {"train.csv": {"sha256": sha(b"rows"), "bytes": 4}}
     put("data/a/train.csv", b"rows")
     put("data/a/manifest.json", {"files": listed})
-    put("packs/a/feed/config.json", b"{}")
+    config = {"config.json": {"sha256": sha(b"{}"), "bytes": 2}}
+    for part in ("env", "weights"):
+        put(f"packs/a/feed/{part}/config.json", b"{}")
+        put(f"packs/a/feed/{part}/manifest.json", {"hash": part, "files": config})
     put(
         "packs/a/feed/manifest.json",
-        {"pack": "feed", "files": {"config.json": {"sha256": sha(b"{}"), "bytes": 2}}},
+        {"pack": "feed", "parts": {"env": "env", "weights": "weights"}},
     )
+    # As an earlier kagflow packed.
+    put("packs/a/0ld/config.json", b"{}")
+    put("packs/a/0ld/manifest.json", {"pack": "0ld", "files": config})
     put("runs/a/r/fold0/ckpt-10.pt", b"state")
     put("runs/a/r/fold0/ckpt-10.json", {"sha256": sha(b"state"), "step": 10})
     put("runs/a/r/fold0/config.yaml", b"epochs: 1")
@@ -44,8 +50,8 @@ def home(tmp_path: Path) -> Path:
 def test_a_whole_workspace_has_no_fault(home: Path) -> None:
     found = audit(home)
     assert found.faults == ()
-    assert found.manifests == 5
-    assert found.files == 8
+    assert found.manifests == 6
+    assert found.files == 13
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,9 @@ def test_a_whole_workspace_has_no_fault(home: Path) -> None:
     [
         ("data/a/train.csv", b"ROWS", "its bytes have changed"),
         ("data/a/train.csv", None, "is missing"),
-        ("packs/a/feed/config.json", b"[]", "its bytes have changed"),
+        ("packs/a/feed/env/config.json", b"[]", "its bytes have changed"),
+        ("packs/a/0ld/config.json", b"[]", "its bytes have changed"),
+        ("packs/a/feed/env/manifest.json", b'{"hash": "x", "files": {}}', "manifest of env x"),
         ("packs/a/feed/manifest.json", b"{", "not readable"),
         ("runs/a/r/fold0/ckpt-10.pt", b"stat", "its bytes have changed"),
         ("runs/a/r/fold0/best.safetensors", b"", "is missing or empty"),

@@ -29,7 +29,8 @@ KERNEL = """
 import csv, json, os, sys, time
 from pathlib import Path
 sample = next(Path("/kaggle/input").rglob("sample_submission.csv"))
-pack = next(Path("/kaggle/input").rglob("manifest.json"))
+pack = {{p.parent.name: p for p in Path("/kaggle/input").rglob("manifest.json")}}
+assert sorted(pack) == ["tiles-env", "tiles-weights"]
 rerun = "KAGGLE_IS_COMPETITION_RERUN" in os.environ
 rows = list(csv.reader(sample.open()))
 ids = list(dict.fromkeys(row[0] for row in rows[1:]))
@@ -74,9 +75,11 @@ def spec(tmp_path) -> RehearsalSpec:
     )
     (data / "train.csv").write_text("ImageId,ClassId,EncodedPixels\n")
     pack = tmp_path / "pack"
-    pack.mkdir()
-    relied = {"relied_on": {"numpy": "1.0"}}
-    (pack / "manifest.json").write_text(json.dumps({"pack": "abc", "files": {}, **relied}))
+    for part in ("env", "weights"):
+        (pack / part).mkdir(parents=True)
+        told = {"part": part, "relied_on": {"numpy": "1.0"} if part == "env" else {}}
+        (pack / part / "manifest.json").write_text(json.dumps(told))
+    (pack / "manifest.json").write_text(json.dumps({"pack": "abc"}))
     return RehearsalSpec(
         pack=pack,
         kernel=tmp_path / "kernel.py",
@@ -218,8 +221,9 @@ def test_a_fault_is_red_and_named(spec, tmp_path, name) -> None:
     assert read_receipt(tmp_path / "r.json") == receipt
 
 
-def test_a_pack_without_manifest_is_refused(spec, tmp_path) -> None:
-    (spec.pack / "manifest.json").unlink()
+@pytest.mark.parametrize("where", [".", "env"])
+def test_a_pack_without_manifest_is_refused(spec, tmp_path, where) -> None:
+    (spec.pack / where / "manifest.json").unlink()
     with pytest.raises(DataError, match="no whole pack"):
         rehearse(kernel(spec), tmp_path / "r.json")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import runpy
+import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -16,9 +18,8 @@ import pytest
 
 from kagflow import durable, process
 from kagflow.errors import DataError, UsageError
-from kagflow.ship import kernel, wheelfile
-from kagflow.ship.kernel import KernelSpec, render_kernel
-from kagflow.ship.pack import pack_hash
+from kagflow.ship import kernel, parts, wheelfile
+from kagflow.ship.kernel import Kernel, KernelSpec, render_kernel
 from kagflow.task import submission
 from kagflow.task.spec import TaskSpec
 
@@ -28,7 +29,7 @@ SPEC = KernelSpec(
     slug="rolls-abc",
     title="Rolls abc",
     competition_slug="rolls-2019",
-    datasets=("me/rolls-pack/3",),
+    datasets=("me/rolls-env/3", "me/rolls-weights/7"),
     accelerator="NvidiaTeslaT4",
     timeout_s=3600,
 )
@@ -74,11 +75,12 @@ def main(pack, competition_input, working, *, rerun, boot):
 
 @dataclass(frozen=True)
 class Room:
-    """A fake /kaggle with one pack, its kernel and a bare Python."""
+    """A fake /kaggle with one pack as two datasets, its kernel and a bare Python."""
 
     root: Path
     python: Path
-    pack: Path
+    env: Path
+    weights: Path
 
     @property
     def submission(self) -> Path:
@@ -124,10 +126,14 @@ def furnish(
     competition = inputs / ("competitions/rolls-2019" if nested else "rolls-2019")
     (competition / "test_images").mkdir(parents=True)
     (competition / "sample_submission.csv").write_text(SAMPLE)
-    pack = inputs / ("datasets/me/rolls-pack" if nested else "rolls-pack")
-    pack.mkdir(parents=True)
-    (pack / "weights.bin").write_text(what)
-    durable.write_json(pack / "config.json", {"task": TASK.to_dict(), "limits": limits or {}})
+    env, weights = (
+        inputs / (f"datasets/me/rolls-{part}" if nested else f"rolls-{part}")
+        for part in parts.PARTS
+    )
+    env.mkdir(parents=True)
+    weights.mkdir(parents=True)
+    (weights / "weights.bin").write_text(what)
+    durable.write_json(weights / "config.json", {"task": TASK.to_dict(), "limits": limits or {}})
     info = "kagflow_runtime-1.dist-info"
     files = {
         "kagflow/__init__.py": b"",
@@ -136,23 +142,36 @@ def furnish(
         f"{info}/METADATA": b"Metadata-Version: 2.1\nName: kagflow_runtime\nVersion: 1\n",
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    wheelfile.write_wheel(
-        pack, name="kagflow_runtime", version="1", tag="py3-none-any", files=files
-    )
-    seal(pack, **facts)
-    render_kernel(pack, root / "kernel", SPEC)
-    return Room(root, bare, pack)
+    wheelfile.write_wheel(env, name="kagflow_runtime", version="1", tag="py3-none-any", files=files)
+    room = Room(root, bare, env, weights)
+    seal(room, **facts)
+    render(room)
+    return room
 
 
-def seal(pack: Path, **facts: object) -> None:
-    files = {
-        file.name: {"sha256": durable.sha256_file(file), "bytes": file.stat().st_size}
-        for file in pack.iterdir()
-        if file.name != "manifest.json"
-    }
-    manifest = {"schema": 1, "files": files, "python": HERE, "image": "tiny", "approximate": True}
-    manifest |= {"requires": [], "relied_on": {"numpy": "2.0.2"}, **facts}
-    durable.write_json(pack / "manifest.json", {**manifest, "pack": pack_hash(manifest)})
+def seal(room: Room, **facts: object) -> None:
+    """Write the manifests of what lies in both datasets now; `facts` change the first one."""
+    told = {"python": HERE, "image": "tiny", "approximate": True, "relied_on": {"numpy": "2.0.2"}}
+    for part, folder, more in (("env", room.env, told | facts), ("weights", room.weights, {})):
+        files = {
+            file.name: {"sha256": durable.sha256_file(file), "bytes": file.stat().st_size}
+            for file in folder.iterdir()
+            if file.name != "manifest.json"
+        }
+        durable.write_json(folder / "manifest.json", parts.seal(part, files, **more))
+
+
+def render(room: Room, spec: KernelSpec = SPEC, target: Path | None = None) -> Kernel:
+    """Write the kernel of the pack that both datasets are, as it lies in the workspace."""
+    pack = room.root / "pack"
+    shutil.rmtree(pack, ignore_errors=True)
+    hashes = {}
+    for folder in (room.env, room.weights):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        hashes[manifest["part"]] = manifest["hash"]
+        shutil.copytree(folder, pack / manifest["part"])
+    durable.write_json(pack / "manifest.json", parts.seal_pack(hashes))
+    return render_kernel(pack, target or room.root / "kernel", spec)
 
 
 def flip(file: Path) -> None:
@@ -191,10 +210,10 @@ def test_pip_refusing_a_wheel_is_fatal_on_save_only(tmp_path: Path) -> None:
     site = tmp_path / "venv" / "lib" / f"python{HERE}" / "site-packages"
     (site / "pip").symlink_to(Path(pip.__file__).parent)
     room = furnish(tmp_path / "kaggle", python)
-    wheel = next(room.pack.glob("*.whl"))
+    wheel = next(room.env.glob("*.whl"))
     wheel.rename(wheel.with_name("kagflow_runtime-1-cp38-cp38-manylinux_2_17_x86_64.whl"))
-    seal(room.pack)
-    render_kernel(room.pack, room.root / "kernel", SPEC)
+    seal(room)
+    render(room)
     code, log = room.run()
     assert code == 1
     assert "not a supported wheel" in log.strip().splitlines()[-1]
@@ -205,7 +224,7 @@ def test_pip_refusing_a_wheel_is_fatal_on_save_only(tmp_path: Path) -> None:
 def test_a_flipped_byte_fails_the_save(room: Room) -> None:
     room.submission.parent.mkdir()
     room.submission.write_text("an older one")
-    flip(room.pack / "weights.bin")
+    flip(room.weights / "weights.bin")
     code, log = room.run()
     assert code == 1
     assert "FAILED: weights.bin is not the file that was packed" in log.splitlines()[-1]
@@ -213,7 +232,7 @@ def test_a_flipped_byte_fails_the_save(room: Room) -> None:
 
 
 def test_a_flipped_byte_leaves_the_empty_submission_in_a_rerun(room: Room) -> None:
-    flip(room.pack / "weights.bin")
+    flip(room.weights / "weights.bin")
     code, log = room.run(rerun=True)
     assert (code, room.submission.read_text()) == (0, EMPTY), log
     assert "weights.bin is not the file that was packed" in log
@@ -292,18 +311,38 @@ def test_the_clock_starts_with_the_container(room: Room) -> None:
         assert script["boot"]() == script["START"]
 
 
-def test_a_stale_dataset_is_named(room: Room) -> None:
-    (room.pack / "weights.bin").write_text("newer")
-    seal(room.pack)
+@pytest.mark.parametrize("part", parts.PARTS)
+def test_a_stale_dataset_is_named(room: Room, part: str) -> None:
+    folder = room.env if part == "env" else room.weights
+    (folder / "other.bin").write_text("newer")
+    seal(room)
     code, log = room.run()
     assert code == 1
-    assert "stale dataset version" in log.splitlines()[-1]
-    assert str(room.pack) in log.splitlines()[-1]
+    last = log.splitlines()[-1]
+    assert re.search(rf"FAILED: {part} [0-9a-f]{{16}} of pack \w+ is not under", last)
+    assert "stale dataset version" in last
+    assert re.search(rf"there is {part} [0-9a-f]{{16}} in {folder}$", last)
     assert room.run(rerun=True)[0] == 0
 
 
+@pytest.mark.parametrize("part", parts.PARTS)
+def test_a_dataset_that_is_not_attached_is_named(room: Room, part: str) -> None:
+    shutil.rmtree(room.env if part == "env" else room.weights)
+    code, log = room.run()
+    assert code == 1
+    assert re.search(rf"FAILED: {part} [0-9a-f]{{16}} of pack", log.splitlines()[-1])
+
+
+def test_a_newer_version_beside_the_right_one_does_not_matter(room: Room) -> None:
+    shutil.copytree(room.weights, room.root / "input/datasets/me/rolls-a-copy")
+    manifest = room.root / "input/datasets/me/rolls-a-copy/manifest.json"
+    told = json.loads(manifest.read_text())
+    durable.write_json(manifest, parts.seal("weights", told["files"], more=1))
+    assert room.run()[0] == 0
+
+
 def test_a_missing_file_is_named(room: Room) -> None:
-    (room.pack / "config.json").unlink()
+    (room.weights / "config.json").unlink()
     assert "config.json is missing from the pack" in room.run()[1]
 
 
@@ -361,9 +400,9 @@ def test_the_empty_submission_is_the_one_that_task_writes(
 def test_the_empty_submission_of_a_classification(tmp_path: Path, bare: Path) -> None:
     room = furnish(tmp_path, bare, what="exit")
     task = replace(TASK, kind="classification", value_column="Labels")
-    durable.write_json(room.pack / "config.json", {"task": task.to_dict()})
-    seal(room.pack)
-    render_kernel(room.pack, room.root / "kernel", SPEC)
+    durable.write_json(room.weights / "config.json", {"task": task.to_dict()})
+    seal(room)
+    render(room)
     sample = room.root / "input/competitions/rolls-2019/sample_submission.csv"
     sample.write_text("ImageId,Labels\na.jpg,1 2\nb.jpg,\n")
     assert room.run(rerun=True)[0] == 0
@@ -386,14 +425,14 @@ def test_metadata_leaves_nothing_to_the_servers_defaults(room: Room) -> None:
     assert told["machine_shape"] == "NvidiaTeslaT4"
     assert (told["enable_gpu"], told["enable_tpu"]) == (True, False)
     assert told["id"] == "me/rolls-abc"
-    assert told["dataset_sources"] == ["me/rolls-pack/3"]
+    assert told["dataset_sources"] == ["me/rolls-env/3", "me/rolls-weights/7"]
     assert told["competition_sources"] == ["rolls-2019"]
     assert told["kernel_type"] == "script"
     assert kernel.kernel_metadata(replace(SPEC, accelerator=""))["enable_gpu"] is False
 
 
 def test_the_same_kernel_is_the_same_bytes(room: Room, tmp_path: Path) -> None:
-    again = render_kernel(room.pack, tmp_path / "again", SPEC)
+    again = render(room, target=tmp_path / "again")
     assert again.script.read_bytes() == (room.root / "kernel" / "kernel.py").read_bytes()
     assert again.script.stat().st_size < 1 << 20
     assert again.timeout_s == 3600
@@ -404,17 +443,17 @@ def test_the_same_kernel_is_the_same_bytes(room: Room, tmp_path: Path) -> None:
     [
         {"title": "Another title"},
         {"title": "abc", "slug": "abc"},
-        {"datasets": ("me/rolls-pack",)},
+        {"datasets": ("me/rolls-env",)},
         {"timeout_s": 0},
     ],
 )
 def test_what_kaggle_would_bend_is_refused(room: Room, tmp_path: Path, change: dict) -> None:
     with pytest.raises(UsageError):
-        render_kernel(room.pack, tmp_path / "no", replace(SPEC, **change))
+        render(room, replace(SPEC, **change), tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 
 def test_a_damaged_pack_gets_no_kernel(room: Room, tmp_path: Path) -> None:
-    flip(room.pack / "weights.bin")
-    with pytest.raises(DataError):
-        render_kernel(room.pack, tmp_path / "no", SPEC)
+    flip(room.weights / "weights.bin")
+    with pytest.raises(DataError, match="not the file that was packed"):
+        render(room, target=tmp_path / "no")

@@ -1,4 +1,4 @@
-"""A pack: named by its bytes, flat, without credentials, checked when it is used again."""
+"""A pack: two flat halves named by their bytes, without credentials, checked when used again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kagflow import durable
 from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import load_snapshot
 from kagflow.ship import pack as packs
-from kagflow.ship import secrets
+from kagflow.ship import parts, secrets
 from kagflow.ship.pack import Pack, build_pack, read_pack
 
 CONFIG = {"schema": 1, "members": [{"name": "a", "weights": ["a.fold0.safetensors"]}]}
@@ -44,7 +44,8 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
 
 
 def contents(pack: Pack) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in pack.path.iterdir()}
+    files = (file for file in pack.path.rglob("*") if file.is_file())
+    return {str(file.relative_to(pack.path)): file.read_bytes() for file in files}
 
 
 def test_two_builds_are_the_same_bytes(inputs: dict[str, Any], tmp_path: Path) -> None:
@@ -57,17 +58,20 @@ def test_two_builds_are_the_same_bytes(inputs: dict[str, Any], tmp_path: Path) -
 
 def test_the_same_inputs_are_not_built_again(inputs: dict[str, Any], tmp_path: Path) -> None:
     first = build_pack(tmp_path, **inputs)
-    before = {file.name: file.stat().st_mtime_ns for file in first.path.iterdir()}
+    before = {file: file.stat().st_mtime_ns for file in first.path.rglob("*")}
     second = build_pack(tmp_path, **inputs)
     assert second.reused
     assert second.path == first.path
-    assert {file.name: file.stat().st_mtime_ns for file in first.path.iterdir()} == before
+    assert {file: file.stat().st_mtime_ns for file in first.path.rglob("*")} == before
     assert [wheel.file for wheel in second.wheels] == [wheel.file for wheel in first.wheels]
 
 
-@pytest.mark.parametrize("what", ["weights", "config", "code", "image"])
-def test_any_other_input_gives_another_pack(
-    inputs: dict[str, Any], tmp_path: Path, what: str
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    [("weights", {"weights"}), ("config", {"weights"}), ("code", {"env"}), ("image", {"env"})],
+)
+def test_any_other_input_gives_another_pack_and_one_half_stays(
+    inputs: dict[str, Any], tmp_path: Path, what: str, changed: set[str]
 ) -> None:
     first = build_pack(tmp_path, **inputs)
     if what == "weights":
@@ -80,29 +84,56 @@ def test_any_other_input_gives_another_pack(
         held = {**load_snapshot().distributions, "numpy": "2.1.0"}
         kind = type(load_snapshot())
         inputs["fingerprint"] = kind("other", "3.12", "2.35", "12.8", True, held)
-    assert build_pack(tmp_path, **inputs).hash != first.hash
+    second = build_pack(tmp_path, **inputs)
+    assert second.hash != first.hash
+    pairs = zip(first.parts, second.parts, strict=True)
+    assert {one.name for one, other in pairs if one.hash != other.hash} == changed
+    (kept,) = {"env", "weights"} - changed
+    for file in (first.path / kept).iterdir():
+        assert (second.path / kept / file.name).read_bytes() == file.read_bytes()
 
 
-def test_a_pack_is_flat_and_tells_all(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_the_halves_are_flat_and_tell_all(inputs: dict[str, Any], tmp_path: Path) -> None:
     pack = build_pack(tmp_path, **inputs)
-    names = sorted(file.name for file in pack.path.iterdir())
-    assert all(packs.FLAT_NAME.fullmatch(name) for name in names)
-    assert [name.split("-")[0] for name in names] == [
-        "a.fold0.safetensors", "config.json", "kagflow_runtime", "manifest.json",
-        "segmentation_models_pytorch"]  # fmt: skip
-    manifest = json.loads((pack.path / "manifest.json").read_text())
-    assert manifest["pack"] == packs.pack_hash(manifest) == pack.hash
-    assert set(manifest["files"]) == set(names) - {"manifest.json"}
-    assert manifest["relied_on"]["timm"] == "1.0.26"
-    assert (manifest["python"], manifest["approximate"]) == ("3.12", True)
-    for name, facts in manifest["files"].items():
-        assert facts["sha256"] == durable.sha256_file(pack.path / name)
-        assert facts["bytes"] == (pack.path / name).stat().st_size
-    assert pack.files[-1].name == "manifest.json"
-    assert pack.bytes == sum(file.stat().st_size for file in pack.path.iterdir())
+    names = {part.name: sorted(file.name for file in part.path.iterdir()) for part in pack.parts}
+    assert all(packs.FLAT_NAME.fullmatch(name) for name in [*names["env"], *names["weights"]])
+    assert names["weights"] == ["a.fold0.safetensors", "config.json", "manifest.json"]
+    assert [name.split("-")[0] for name in names["env"]] == [
+        "kagflow_runtime", "manifest.json", "segmentation_models_pytorch"]  # fmt: skip
+    whole = json.loads((pack.path / "manifest.json").read_text())
+    assert whole["pack"] == pack.hash
+    assert whole["parts"] == {"env": pack.env.hash, "weights": pack.weights.hash}
+    for part in pack.parts:
+        manifest = json.loads((part.path / "manifest.json").read_text())
+        assert manifest == parts.sealed(manifest, "hash") == part.manifest
+        assert (manifest["part"], manifest["hash"]) == (part.name, part.hash)
+        assert set(manifest["files"]) == set(names[part.name]) - {"manifest.json"}
+        for name, facts in manifest["files"].items():
+            assert facts["sha256"] == durable.sha256_file(part.path / name)
+            assert facts["bytes"] == (part.path / name).stat().st_size
+        assert part.files[-1].name == "manifest.json"
+    assert pack.env.manifest["relied_on"]["timm"] == "1.0.26"
+    assert (pack.env.manifest["python"], pack.env.manifest["approximate"]) == ("3.12", True)
+    assert pack.bytes == sum(len(data) for data in contents(pack).values()) - len(
+        (pack.path / "manifest.json").read_bytes()
+    )
     assert {(wheel.name, wheel.origin) for wheel in pack.wheels} == {
         ("kagflow_runtime", "rebuilt"), ("segmentation-models-pytorch", "rebuilt")}  # fmt: skip
     assert all(wheel.file.is_file() for wheel in pack.wheels)
+
+
+def test_what_was_read_is_what_was_built(inputs: dict[str, Any], tmp_path: Path) -> None:
+    built = build_pack(tmp_path, **inputs)
+    read = read_pack(built.path)
+    assert (read.hash, read.parts) == (built.hash, built.parts)
+
+
+def test_a_pack_of_an_earlier_kagflow_is_to_be_packed_again(tmp_path: Path) -> None:
+    old = {"schema": 1, "files": {}, "python": "3.12", "pack": "0" * 16}
+    durable.write_json(tmp_path / "manifest.json", old)
+    with pytest.raises(DataError, match="earlier kagflow, as one dataset") as told:
+        read_pack(tmp_path)
+    assert "kagflow pack" in told.value.hint
 
 
 @pytest.mark.parametrize("name", ["a=1.safetensors", "sub/a.safetensors", "a&b", "manifest.json"])
@@ -124,8 +155,8 @@ def test_assets_travel_like_weights(inputs: dict[str, Any], tmp_path: Path) -> N
     member = CONFIG["members"][0] | {"assets": {"references": "a.fold0.references.asset"}}
     inputs["config"] = CONFIG | {"members": [member]}
     pack = build_pack(tmp_path / "packs", **inputs)
-    assert (pack.path / "a.fold0.references.asset").read_bytes() == b"frames"
-    assert pack.manifest["files"]["a.fold0.references.asset"]["bytes"] == 6
+    assert (pack.weights.path / "a.fold0.references.asset").read_bytes() == b"frames"
+    assert pack.weights.manifest["files"]["a.fold0.references.asset"]["bytes"] == 6
 
 
 def test_weights_and_members_must_agree(inputs: dict[str, Any], tmp_path: Path) -> None:
@@ -142,12 +173,14 @@ def test_a_linked_weight_is_refused(inputs: dict[str, Any], tmp_path: Path) -> N
         build_pack(tmp_path, **inputs)
 
 
-@pytest.mark.parametrize("fault", ["flip", "remove", "add", "manifest"])
+@pytest.mark.parametrize(
+    "fault", ["flip", "remove", "add", "beside", "manifest", "whole", "swap", "half"]
+)
 def test_a_damaged_pack_is_not_used_again(
     inputs: dict[str, Any], tmp_path: Path, fault: str
 ) -> None:
     pack = build_pack(tmp_path / "packs", **inputs)
-    weights = pack.path / "a.fold0.safetensors"
+    weights = pack.weights.path / "a.fold0.safetensors"
     if fault == "flip":
         data = bytearray(weights.read_bytes())
         data[100] ^= 1
@@ -155,14 +188,25 @@ def test_a_damaged_pack_is_not_used_again(
     if fault == "remove":
         weights.unlink()
     if fault == "add":
+        (pack.env.path / "more.bin").touch()
+    if fault == "beside":
         (pack.path / "more.bin").touch()
     if fault == "manifest":
-        manifest = {**pack.manifest, "python": "3.13"}
-        durable.write_json(pack.path / "manifest.json", manifest)
+        manifest = {**pack.env.manifest, "python": "3.13"}
+        durable.write_json(pack.env.path / "manifest.json", manifest)
+    if fault == "whole":
+        durable.write_json(pack.path / "manifest.json", {"schema": 2, "parts": {}, "pack": "0"})
+    if fault == "swap":
+        # A half that is whole, but another pack's.
+        manifest = parts.sealed({**pack.env.manifest, "python": "3.13"}, "hash")
+        durable.write_json(pack.env.path / "manifest.json", manifest)
+    if fault == "half":
+        shutil.rmtree(pack.env.path)
     for again in (lambda: build_pack(tmp_path / "packs", **inputs), lambda: read_pack(pack.path)):
         with pytest.raises(DataError) as told:
             again()
         assert "pack again" in told.value.hint
+        assert str(pack.path) in told.value.hint
 
 
 def test_a_build_that_fails_leaves_nothing(

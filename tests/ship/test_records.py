@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kagflow import process, sqlite
 from kagflow.errors import LocalError, UsageError
 from kagflow.ship import history, hours
-from kagflow.ship.records import HoursRow, Records, StepRow, SubmissionRow
+from kagflow.ship.records import SCHEMA, HoursRow, Records, StepRow, SubmissionRow
 from kagflow.ship.remote_types import Quota, QuotaView
 
 
@@ -61,7 +61,7 @@ def test_the_file_is_safe_by_its_settings(records: Records) -> None:
     with sqlite.opened(records.path) as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
         assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert db.execute("PRAGMA user_version").fetchone()[0] == 1
+        assert db.execute("PRAGMA user_version").fetchone()[0] == 2
 
 
 def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
@@ -70,6 +70,26 @@ def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(LocalError, match="newer kagflow"):
         Records(tmp_path)
+
+
+def test_a_file_of_the_first_version_keeps_its_rows(tmp_path: Path) -> None:
+    file = tmp_path / "kagflow.sqlite3"
+    old = SCHEMA.replace(
+        "datasets TEXT NOT NULL DEFAULT '[]'", "dataset TEXT, dataset_version INTEGER"
+    )
+    with sqlite3.connect(file) as db:
+        db.executescript(old)
+        db.execute("PRAGMA user_version = 1")
+        names = "profile, account, competition, pack, intent_at, status, dataset, dataset_version"
+        db.executemany(
+            f"INSERT INTO submissions ({names}) VALUES ('local', 'ann', 'steel', ?, '', ?, ?, ?)",
+            [("a", "scored", "ann/steel-pack", 3), ("b", "planned", None, None)],
+        )
+    records = Records(tmp_path)
+    rows = records.select(SubmissionRow)
+    assert [row.datasets for row in rows] == [("ann/steel-pack/3",), ()]
+    records.update(SubmissionRow, rows[1].id, datasets=("ann/e/1", "ann/w/2"))
+    assert Records(tmp_path).select(SubmissionRow)[1].datasets == ("ann/e/1", "ann/w/2")
 
 
 def test_two_processes_lose_nothing(tmp_path: Path) -> None:

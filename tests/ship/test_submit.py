@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from kagflow import durable
 from kagflow.errors import DataError, NetworkError, RefusedError, RemoteError
 from kagflow.ship import assumptions, hours, plan, submit
-from kagflow.ship.pack import pack_hash
+from kagflow.ship.parts import read_part, seal, seal_pack
 from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.submit import SubmitRequest, execute, make_plan
 
@@ -26,22 +27,30 @@ print("done")
 FACTS = {"ensemble": "tiny", "runs": ("a/fold0",), "cv_naive": 0.91, "projected_p50": 0.5}
 
 
-def make_pack(root: Path, weights: bytes = b"weights") -> Path:
+def make_pack(root: Path, weights: bytes = b"weights", *, code: bytes = b"code") -> Path:
     """Write the smallest folder that read_pack takes."""
-    files = {"a.safetensors": weights, "config.json": b'{"rerun": "hidden"}'}
-    manifest = {
-        "schema": 1,
-        "files": {
-            name: {"sha256": durable.hashlib.sha256(body).hexdigest(), "bytes": len(body)}
-            for name, body in files.items()
-        },
+    files = {
+        "env": {"runtime.whl": code},
+        "weights": {"a.safetensors": weights, "config.json": b'{"rerun": "hidden"}'},
     }
-    manifest["pack"] = pack_hash(manifest)
-    folder = root / str(manifest["pack"])
-    folder.mkdir(parents=True)
-    for name, body in files.items():
-        (folder / name).write_bytes(body)
-    durable.write_json(folder / "manifest.json", manifest)
+    manifests = {
+        name: seal(
+            name,
+            {
+                file: {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
+                for file, body in inside.items()
+            },
+        )
+        for name, inside in files.items()
+    }
+    whole = seal_pack({name: manifest["hash"] for name, manifest in manifests.items()})
+    folder = root / str(whole["pack"])
+    for name, inside in files.items():
+        (folder / name).mkdir(parents=True)
+        for file, body in inside.items():
+            (folder / name / file).write_bytes(body)
+        durable.write_json(folder / name / "manifest.json", manifests[name])
+    durable.write_json(folder / "manifest.json", whole)
     return folder
 
 
@@ -110,10 +119,13 @@ def test_the_plan_says_all_and_changes_nothing(road: Road) -> None:
     said = json.loads(json.dumps(planned.to_dict()))
     account = road.remote.account()
     assert said["account"] == account
-    (dataset,) = said["datasets"]
-    assert dataset["ref"] == f"{account}/kagflow-tiny-pack"
-    assert (dataset["version"], dataset["there"]) == (1, False)
-    assert dataset["bytes"] == sum(path.stat().st_size for path in road.pack.iterdir())
+    assert [one["part"] for one in said["datasets"]] == ["env", "weights"]
+    for one in said["datasets"]:
+        inside = list((road.pack / one["part"]).iterdir())
+        assert one["ref"] == f"{account}/kagflow-tiny-{one['part']}"
+        assert (one["version"], one["there"]) == (1, False)
+        assert one["bytes"] == sum(path.stat().st_size for path in inside)
+        assert one["files"] == len(inside)
     assert said["kernel"] == f"{account}/kagflow-tiny"
     assert (said["internet"], said["private"]) == (False, True)
     assert (said["accelerator"], said["timeout_s"]) == ("NvidiaTeslaT4", 60)
@@ -132,19 +144,22 @@ def test_one_pack_is_submitted_once_and_scored(rerun_road: Road) -> None:
     row = done.row
     assert not done.already
     assert (row.status, row.public, row.private) == ("scored", 1.0, 1.0)
-    assert (row.kernel_version, row.dataset_version, row.attempt) == (1, 1, 1)
+    assert (row.kernel_version, row.attempt) == (1, 1)
+    account = road.remote.account()
+    pinned = (f"{account}/kagflow-tiny-env/1", f"{account}/kagflow-tiny-weights/1")
+    assert row.datasets == pinned
     assert row.ensemble == "tiny"
     assert row.runs == ("a/fold0",)
     assert row.real_minutes > 0
     assert row.gpu_hours > 0
-    once = {"CreateDataset": 1, "SaveKernel": 1, "CreateCodeSubmission": 1}
+    once = {"CreateDataset": 2, "SaveKernel": 1, "CreateCodeSubmission": 1}
     assert road.writes() == once
 
     again = road.submit()
     assert again.already
     assert again.row == row
     assert road.writes() == once
-    assert road.plan().dataset.there
+    assert all(one.there for one in road.plan().datasets)
 
     kinds = {(h.kind, h.ended is not None) for h in road.records.select(HoursRow)}
     assert kinds == {("kernel", True), ("submission", True)}
@@ -154,7 +169,7 @@ def test_one_pack_is_submitted_once_and_scored(rerun_road: Road) -> None:
     wanted = road.submit(again=True)
     assert (wanted.row.attempt, wanted.row.status) == (2, "scored")
     assert wanted.row.kernel_version == 2
-    assert road.writes() == {"CreateDataset": 1, "SaveKernel": 2, "CreateCodeSubmission": 2}
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 2, "CreateCodeSubmission": 2}
 
 
 def test_an_interrupt_at_any_wait_is_continued(road: Road, monkeypatch) -> None:
@@ -169,7 +184,7 @@ def test_an_interrupt_at_any_wait_is_continued(road: Road, monkeypatch) -> None:
     (row,) = road.records.select(SubmissionRow)
     assert row.status == "submitted"
     assert road.submit().row.status == "scored"
-    assert road.writes() == {"CreateDataset": 1, "SaveKernel": 1, "CreateCodeSubmission": 1}
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 1, "CreateCodeSubmission": 1}
     assert len(road.records.select(HoursRow)) == 2
 
 
@@ -177,7 +192,7 @@ def test_effects_whose_result_was_never_noted_are_found_again(road: Road, monkey
     """A kill between an effect and its note, at each step: the note is what fails here."""
     done = Records.done
 
-    for name in ("dataset", "kernel", "submit"):
+    for name in ("dataset kagflow-tiny-env", "dataset kagflow-tiny-weights", "kernel", "submit"):
 
         def dies(self, step, result, name=name):
             if step.name == name:
@@ -189,7 +204,7 @@ def test_effects_whose_result_was_never_noted_are_found_again(road: Road, monkey
             with pytest.raises(KeyboardInterrupt):
                 road.submit()
     assert road.submit().row.status == "scored"
-    assert road.writes() == {"CreateDataset": 1, "SaveKernel": 1, "CreateCodeSubmission": 1}
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 1, "CreateCodeSubmission": 1}
 
 
 def test_a_lost_history_adopts_what_is_on_kaggle(road: Road, tmp_path) -> None:
@@ -197,7 +212,7 @@ def test_a_lost_history_adopts_what_is_on_kaggle(road: Road, tmp_path) -> None:
     road.records = Records(tmp_path / "other-machine")
     found = road.submit()
     assert (found.row.ref, found.row.public) == (first.ref, first.public)
-    assert road.writes() == {"CreateDataset": 1, "SaveKernel": 1, "CreateCodeSubmission": 1}
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 1, "CreateCodeSubmission": 1}
 
 
 def test_a_failing_kernel_shows_its_end_and_a_mended_one_goes_on(road: Road, tmp_path) -> None:
@@ -214,7 +229,7 @@ def test_a_failing_kernel_shows_its_end_and_a_mended_one_goes_on(road: Road, tmp
     script.write_text(road.text)
     mended = road.submit().row
     assert (mended.attempt, mended.status) == (2, "scored")
-    assert road.writes() == {"CreateDataset": 1, "SaveKernel": 2, "CreateCodeSubmission": 1}
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 2, "CreateCodeSubmission": 1}
 
 
 def test_a_failed_scoring_is_never_resubmitted_unasked(rerun_road: Road) -> None:
@@ -248,7 +263,7 @@ def test_refusals_of_the_moment_leave_the_attempt_open(road: Road, monkeypatch) 
         with pytest.raises(RemoteError, match="submissions of today"):
             road.submit()
     assert road.submit().row.attempt == 1
-    assert road.writes() == {"CreateDataset": 1, "SaveKernel": 1, "CreateCodeSubmission": 1}
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 1, "CreateCodeSubmission": 1}
 
 
 def test_one_submit_at_a_time(road: Road, monkeypatch) -> None:
@@ -262,11 +277,24 @@ def test_one_submit_at_a_time(road: Road, monkeypatch) -> None:
     assert road.writes() == {}
 
 
-def test_a_new_pack_is_a_new_version_of_the_same_dataset(road: Road, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("change", "versions"), [("weights", (1, 2)), ("code", (2, 1)), ("both", (2, 2))]
+)
+def test_only_the_half_that_changed_goes_up_again(road: Road, tmp_path, change, versions) -> None:
     road.submit()
-    road.pack = make_pack(tmp_path / "packs", b"other weights")
+    weights = b"weights" if change == "code" else b"other weights"
+    road.pack = make_pack(
+        tmp_path / "packs", weights, code=b"c" if change != "weights" else b"code"
+    )
+    planned = {one.part: one.there for one in road.plan().datasets}
+    assert planned == {"env": versions[0] == 1, "weights": versions[1] == 1}
+    sent = road.sent.count("StartBlobUpload")
     row = road.submit().row
-    assert (row.dataset_version, row.kernel_version) == (2, 2)
+    assert [int(name.rpartition("/")[2]) for name in row.datasets] == list(versions)
+    assert row.kernel_version == 2
+    again = [one for one in ("env", "weights") if not planned[one]]
+    files = sum(len(list((road.pack / part).iterdir())) for part in again)
+    assert road.sent.count("StartBlobUpload") - sent == files
 
 
 def test_a_waiting_time_has_an_end(road: Road, monkeypatch) -> None:
@@ -282,7 +310,7 @@ def test_a_damaged_pack_and_a_talking_kernel_are_refused(road: Road) -> None:
     make_kernel(road.kernel, QUICK, **names, competition_sources=["other"])
     with pytest.raises(DataError, match="is a kernel of"):
         road.plan()
-    (road.pack / "a.safetensors").write_bytes(b"flipped")
+    (road.pack / "weights" / "a.safetensors").write_bytes(b"flipped")
     with pytest.raises(DataError, match="not the file that was packed"):
         road.plan()
 
@@ -292,20 +320,24 @@ def believe(road: Road, name: str, value: object, key: str = "") -> None:
     assumptions.note(road.remote.state, [answer])
 
 
-def test_a_pack_that_is_not_the_newest_goes_up_again_until_pins_were_seen_to_hold(road) -> None:
-    first, ref = road.pack, f"{road.remote.account()}/kagflow-tiny-pack"
+def test_a_half_that_is_not_the_newest_goes_up_again_until_pins_were_seen_to_hold(road) -> None:
+    first, ref = road.pack, f"{road.remote.account()}/kagflow-tiny-weights"
+
+    def weights():
+        return next(one for one in road.plan().datasets if one.part == "weights")
+
     send = road.remote.dataset_create_or_version
-    send(road.plan().dataset.push)
+    send(weights().push)
     road.pack = make_pack(road.folder / "packs", b"others")
-    send(road.plan().dataset.push)
+    send(weights().push)
     road.pack = first
-    careful = road.plan().dataset
+    careful = weights()
     assert (careful.there, careful.version) == (False, 3)
     assert send(careful.push) == 3
-    assert road.plan().dataset.there
+    assert weights().there
     road.pack = make_pack(road.folder / "packs2", b"others")
     believe(road, "version_pin_honoured", True)
-    trusting = road.plan().dataset
+    trusting = weights()
     assert (trusting.there, trusting.version) == (True, 2)
     assert road.remote.dataset(ref).current == 3
 
@@ -330,16 +362,15 @@ def test_a_late_run_is_taken_off_the_quota(road) -> None:
 
 
 def test_an_unknown_rerun_is_what_was_seen(road) -> None:
-    config = road.pack / "config.json"
-    config.write_text("{}")
-    manifest = json.loads((road.pack / "manifest.json").read_text())
-    body = config.read_bytes()
-    manifest["files"]["config.json"] = {
-        "sha256": durable.hashlib.sha256(body).hexdigest(), "bytes": len(body)
-    }  # fmt: skip
-    manifest["pack"] = pack_hash(manifest)
-    durable.write_json(road.pack / "manifest.json", manifest)
-    road.pack = road.pack.rename(road.pack.with_name(manifest["pack"]))
+    weights = road.pack / "weights"
+    (weights / "config.json").write_text("{}")
+    facts = {"sha256": hashlib.sha256(b"{}").hexdigest(), "bytes": 2}
+    manifest = json.loads((weights / "manifest.json").read_text())
+    manifest = seal("weights", manifest["files"] | {"config.json": facts})
+    durable.write_json(weights / "manifest.json", manifest)
+    env = read_part(road.pack / "env", "env")
+    whole = seal_pack({"env": env.hash, "weights": manifest["hash"]})
+    durable.write_json(road.pack / "manifest.json", whole)
     assert road.plan().rerun == "unknown"
     believe(road, "rerun", "none", road.slug)
     assert road.plan().rerun == "none"
