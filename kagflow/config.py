@@ -9,9 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kagflow.errors import UsageError
+from kagflow.fingerprint import is_fixed, normalise
 from kagflow.resolve import Fault
 from kagflow.task.spec import TaskSpec
 from kagflow.yaml_file import parse_value, read_yaml
@@ -120,7 +121,11 @@ class Mini(Closed):
 
 
 class Competition(Closed):
-    """Describe a competition; a new one needs this one file."""
+    """Describe a competition; a new one needs this one file.
+
+    `requires` is what its own code imports (PEP 508), `allow_replace` names distributions of
+    Kaggle's image in whose place a wheel of the pack may come.
+    """
 
     slug: str
     title: str
@@ -141,8 +146,16 @@ class Competition(Closed):
     finals: int = 2
     accelerator: str = "NvidiaTeslaT4"
     requires: tuple[str, ...] = ()
+    allow_replace: tuple[str, ...] = ()
     limits: Limits = Limits()
     mini: Mini | None = None
+
+    @field_validator("allow_replace")
+    @classmethod
+    def _free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if any(map(is_fixed, names)):
+            raise ValueError("torch and what is built on it, numpy and nvidia-* stay the image's")
+        return tuple(map(normalise, names))
 
     def task(self) -> TaskSpec:
         """Return the part that travels to the kernel."""

@@ -26,6 +26,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGFLOW_HOME", str(home / "state"))
     monkeypatch.setenv("KAGFLOW_CACHE", str(home / "cache"))
+    # No index is asked but where a test serves one: what is packed must not depend on a network.
+    monkeypatch.setenv("KAGFLOW_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
 

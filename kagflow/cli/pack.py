@@ -76,6 +76,7 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
         competition_folder=known.folder,
         fingerprint=load_snapshot(),
         requires=known.config.requires,
+        allow_replace=known.config.allow_replace,
         progress=session.out.progress(),
     )
     _keep_images(ensemble.path(session, known, name), pack)

@@ -13,6 +13,7 @@ from kagflow import durable
 from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
+from kagflow.shards import whole_name
 from kagflow.ship import credentials, parts, runtime, secrets
 from kagflow.ship.parts import ENV, MANIFEST, PARTS, WEIGHTS, Part
 from kagflow.ship.shelf import WheelSource
@@ -59,20 +60,24 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
     competition_folder: Path,
     fingerprint: Fingerprint,
     requires: Sequence[str] = (),
+    allow_replace: Sequence[str] = (),
     progress: Progress = QUIET,
 ) -> Pack:
     """Write `target_root/<hash>/` whole; the same inputs give the same hash and bytes.
 
     Inside are two flat folders, `env/` and `weights/`, whose hashes do not depend on each other.
     `weights` maps names in the pack to exported files, weights and assets; `config` is what
-    infer.kernel reads, `requires` lists what the competition's own code imports (PEP 508). A pack
-    that is already there is checked and reused. Raises RefusedError on a credential in a file,
+    infer.kernel reads, `requires` lists what the competition's own code imports (PEP 508), and
+    `allow_replace` names what of the image a wheel may take the place of. A pack that is already
+    there is checked and reused. Raises RefusedError on a credential in a file,
     DataError on unfit names, files or requirements, LocalError where a wheel can't be had.
     """
     with tempfile.TemporaryDirectory(prefix="kagflow-pack-") as temporary:
         work = Path(temporary)
         asked = {runtime.NAME: runtime.requirements(), "competition.yaml": tuple(requires)}
-        closure = missing_wheels(asked, fingerprint, own_shelf(work), progress=progress)
+        closure = missing_wheels(
+            asked, fingerprint, own_shelf(work), allow_replace=allow_replace, progress=progress
+        )
         code = runtime.build_runtime(competition_folder, work)
         settings = work / CONFIG
         durable.write_json(settings, _checked_config(config, weights))
@@ -110,7 +115,7 @@ def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> M
         for member in config.get("members", [])
         for file in [*member["weights"], *member.get("assets", {}).values()]
     }
-    given = set(weights) - {PARITY}
+    given = {whole_name(name) for name in weights} - {PARITY}
     if named != given:
         odd = ", ".join(sorted(named ^ given))
         raise DataError(f"weights and members of the pack do not name the same files: {odd}")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
-from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.version import Version
 
-from kagflow import durable, process
-from kagflow.errors import KagflowError, LocalError
+from kagflow import durable
+from kagflow.errors import LocalError, NetworkError
 from kagflow.fingerprint import Fingerprint, normalise
 from kagflow.ship import wheelfile
+from kagflow.ship.environment import target_environment, target_tags
+from kagflow.ship.ghost import find_installed
+from kagflow.ship.index import fetch_wheel
+from kagflow.ship.sources import Sources
 
 Origin = Literal["cache", "rebuilt", "downloaded"]
 
@@ -35,51 +36,52 @@ class WheelSource:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Say where wheels may come from: `cache` is kept, `work` takes what is rebuilt."""
+    """Say where wheels may come from: `cache` is kept, `work` takes what is rebuilt.
+
+    `offline` says why no index is asked, "" where one is.
+    """
 
     cache: Path
     work: Path
-    online: bool = True
+    offline: str = ""
+    sources: Sources = field(default_factory=Sources)
 
+    @property
+    def ghosts(self) -> Path:
+        """Where images are kept as folders of metadata."""
+        return self.cache.parent / "images"
 
-def platforms(fingerprint: Fingerprint) -> list[str]:
-    """List every platform tag that the image's glibc takes, best first.
-
-    pip expands none of them: a bare `manylinux_2_35_x86_64` would hide all older wheels.
-    """
-    minor = int(fingerprint.glibc.split(".")[1])
-    modern = [f"manylinux_2_{number}_x86_64" for number in range(minor, 4, -1)]
-    legacy = [f"manylinux{name}_x86_64" for name in ("2014", "2010", "1")]
-    return [*modern, *legacy, "linux_x86_64"]
-
-
-def target_tags(fingerprint: Fingerprint) -> list[Tag]:
-    """List the wheel tags that the image's Python installs, best first."""
-    major, minor = (int(part) for part in fingerprint.python.split(".")[:2])
-    version, interpreter, known = (major, minor), f"cp{major}{minor}", platforms(fingerprint)
-    return [
-        *cpython_tags(version, abis=[interpreter], platforms=known),
-        *compatible_tags(version, interpreter, platforms=known),
-    ]
+    def cut(self, why: str) -> Shelf:
+        """Return the same shelf, asking no index."""
+        return replace(self, offline=why)
 
 
 def obtain(
-    requirement: Requirement, why: str, fingerprint: Fingerprint, shelf: Shelf
+    requirement: Requirement,
+    why: str,
+    fingerprint: Fingerprint,
+    shelf: Shelf,
+    *,
+    version: str | None = None,
 ) -> WheelSource:
     """Find one wheel of a requirement that the image can install, preferring what runs here.
 
-    Raises LocalError where there is none, DataError where it is damaged.
+    `version` is what a resolver chose. Raises LocalError where there is none, NetworkError where
+    an index fell silent, DataError where it is damaged.
     """
     installed = find_installed(requirement.name)
-    if installed and requirement.specifier.contains(installed.version, prereleases=True):
+    fitting = installed and requirement.specifier.contains(installed.version, prereleases=True)
+    if version is None and installed and fitting:
         # What was trained with is what travels.
-        requirement = Requirement(f"{requirement.name}=={installed.version}")
-    else:
+        version = installed.version
+    if version is not None:
+        requirement = Requirement(f"{requirement.name}=={version}")
+    if installed and installed.version != version:
         installed = None
     file, origin = _fetch(requirement, installed, fingerprint, shelf)
-    version = wheelfile.read_metadata(file)["Version"]
     name = normalise(requirement.name)
-    return WheelSource(name, version, file, origin, durable.sha256_file(file), why)
+    found = wheelfile.read_metadata(file)["Version"]
+    return WheelSource(name, found, file, origin, durable.sha256_file(file), why)
 
 
 def _fetch(
@@ -88,17 +90,20 @@ def _fetch(
     cached = _from_cache(requirement, fingerprint, shelf.cache)
     if cached is not None:
         return cached, "cache"
-    if installed is not None and wheelfile.pure_tag(installed):
+    pure = installed is not None and wheelfile.pure_tag(installed) is not None
+    if not shelf.offline:
+        try:
+            return download(requirement, fingerprint, shelf), "downloaded"
+        except (LocalError, NetworkError):
+            if not pure:
+                raise
+    if installed is not None and pure:
         return wheelfile.rebuild(installed, shelf.work), "rebuilt"
-    return download(requirement, fingerprint, shelf), "downloaded"
-
-
-def find_installed(name: str) -> Distribution | None:
-    """Return the distribution that this Python would import, None when there is none."""
-    try:
-        return importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    raise LocalError(
+        f"no wheel of {requirement} for {fingerprint.name}: not in {shelf.cache}, "
+        f"not installed here as pure Python, and not downloaded ({shelf.offline})",
+        hint=f"with a network, pip download --no-deps -d {shelf.cache} '{requirement}'",
+    )
 
 
 def _from_cache(requirement: Requirement, fingerprint: Fingerprint, cache: Path) -> Path | None:
@@ -115,30 +120,14 @@ def _from_cache(requirement: Requirement, fingerprint: Fingerprint, cache: Path)
 
 
 def download(requirement: Requirement, fingerprint: Fingerprint, shelf: Shelf) -> Path:
-    """Fetch a wheel into the cache with pip, its own settings and index.
+    """Fetch a wheel into the cache from the indexes of this machine, checked against their hash.
 
-    Raises LocalError where no network, index or wheel answers.
+    Raises LocalError where none has a fitting wheel, NetworkError where one does not answer.
     """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--disable-pip-version-check", "--only-binary=:all:", "--retries", "1"]
-    command += ["--timeout", "10", "--dest", str(shelf.cache)]
-    command += ["--implementation", "cp", "--python-version", fingerprint.python]
-    for platform in platforms(fingerprint):
-        command += ["--platform", platform]
-    reason = "this is an offline run"
-    if shelf.online:
-        shelf.cache.mkdir(parents=True, exist_ok=True)
-        try:
-            process.run([*command, str(requirement)], timeout=600)
-        except KagflowError as error:
-            reason = error.message.strip().splitlines()[-1]
-        else:
-            file = _from_cache(requirement, fingerprint, shelf.cache)
-            if file is not None:
-                return file
-            reason = "what came does not fit the image"
-    raise LocalError(
-        f"no wheel of {requirement} for {fingerprint.name}: not in {shelf.cache}, "
-        f"not installed here as pure Python, and not downloaded ({reason})",
-        hint=f"with a network, pip download --no-deps -d {shelf.cache} '{requirement}'",
-    )
+    exact = next((one.version for one in requirement.specifier if one.operator == "=="), None)
+    if exact is None:
+        raise LocalError(f"no version of {requirement} was chosen", hint="pin it with ==")
+    shelf.cache.mkdir(parents=True, exist_ok=True)
+    python = target_environment(fingerprint)["python_full_version"]
+    tags = target_tags(fingerprint)
+    return fetch_wheel(requirement.name, exact, tags, python, shelf.sources, shelf.cache)

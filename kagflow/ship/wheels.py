@@ -5,26 +5,37 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from kagflow.errors import DataError, KagflowError
-from kagflow.fingerprint import Fingerprint, load_snapshot, normalise
+from kagflow.errors import DataError, KagflowError, NetworkError
+from kagflow.fingerprint import Fingerprint, is_fixed, load_snapshot, normalise
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import runtime, wheelfile
-from kagflow.ship.shelf import Shelf, WheelSource, download, find_installed, obtain
+from kagflow.ship.environment import applies, target_environment
+from kagflow.ship.ghost import headers_of
+from kagflow.ship.resolver import mend, resolve
+from kagflow.ship.shelf import Shelf, WheelSource, download, obtain
+from kagflow.ship.sources import OFFLINE, host_sources, offline
 from kagflow.workspace import user_cache
 
 
 @dataclass(frozen=True)
 class Closure:
-    """Hold the wheels that travel and the image's distributions (name -> version) relied on."""
+    """Hold the wheels that travel and the image's distributions (name -> version) relied on.
+
+    `replaced` are those of the image that a wheel takes the place of, by name. `reasons` tells by
+    name who asked for what. `offline` says why no resolver was asked, "" where uv was.
+    """
 
     wheels: tuple[WheelSource, ...]
     relied_on: dict[str, str]
+    replaced: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    offline: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,44 +49,134 @@ def missing_wheels(
     fingerprint: Fingerprint,
     shelf: Shelf,
     *,
+    allow_replace: Collection[str] = (),
     progress: Progress = QUIET,
 ) -> Closure:
     """Close `requires` over Requires-Dist for the image and find a wheel for what it lacks.
 
-    `requires` maps who asks (for messages) to requirements (PEP 508).
+    `requires` maps who asks (for messages) to requirements (PEP 508). uv chooses the versions;
+    without a network those of the cache and of this installation are taken. `allow_replace` names
+    what of the image a wheel may take the place of.
 
-    Raises DataError where the image's own version does not fit (it is never replaced) or two
-    requirements exclude each other, LocalError where no wheel can be had.
+    Raises DataError where the image's own version does not fit or two requirements exclude each
+    other, RefusedError for a compiled source, LocalError where no wheel can be had.
     """
-    environment = target_environment(fingerprint)
-    wanted = deque(_Wanted(_parse(text), who) for who, texts in requires.items() for text in texts)
-    found: dict[str, WheelSource] = {}
-    relied_on: dict[str, str] = {}
-    seen: set[str] = set()
-    while wanted:
-        one = wanted.popleft()
-        name = normalise(one.requirement.name)
-        if str(one.requirement) in seen:
-            continue
-        seen.add(str(one.requirement))
-        if name in fingerprint.distributions:
-            relied_on[name] = fingerprint.distributions[name]
-            _check_image(one, fingerprint)
-            children = _image_extras(one)
-        else:
-            if name not in found:
-                found[name] = obtain(one.requirement, one.why, fingerprint, shelf)
-                progress.note(f"{found[name].file.name} travels: {found[name].why}")
-            _check_chosen(one, found[name])
-            metadata = wheelfile.read_metadata(found[name].file)
-            children = metadata.get_all("Requires-Dist", [])
-        wanted.extend(_applying(children, one.requirement, environment))
-    return Closure(tuple(found[name] for name in sorted(found)), dict(sorted(relied_on.items())))
+    walk = _Walk(requires, fingerprint, {normalise(name) for name in allow_replace}, progress)
+    if shelf.offline:
+        return walk.close(shelf, {})
+    try:
+        chosen = resolve(
+            walk.asked(), fingerprint, shelf, allow_replace=allow_replace, progress=progress
+        )
+        return walk.close(shelf, chosen.pins)
+    except NetworkError as error:
+        return walk.close(shelf.cut(error.message), {})
+    except DataError as refused:
+        # What is installed here may be on no index: a release candidate, a private one.
+        try:
+            return walk.close(shelf.cut(f"no index offers it: {refused.message}"), {})
+        except KagflowError:
+            raise refused from None
 
 
 def own_shelf(work: Path) -> Shelf:
     """Return this user's wheel cache, with `work` for what is rebuilt."""
-    return Shelf(cache=user_cache() / "wheels", work=work)
+    cut = f"{OFFLINE} is set" if offline() else ""
+    return Shelf(user_cache() / "wheels", work, offline=cut, sources=host_sources())
+
+
+class _Walk:
+    """Follow requirements from wheel to wheel, noting who asked for what."""
+
+    def __init__(
+        self,
+        requires: Mapping[str, Sequence[str]],
+        fingerprint: Fingerprint,
+        free: Collection[str],
+        progress: Progress,
+    ) -> None:
+        self._fingerprint, self._free, self._progress = fingerprint, free, progress
+        self._environment = target_environment(fingerprint)
+        self._first = [
+            one
+            for who, texts in requires.items()
+            for text in texts
+            if applies((one := _Wanted(_parse(text), who)).requirement, self._environment)
+        ]
+        for one in self._first:
+            self._replaces(one)
+
+    def asked(self) -> list[str]:
+        """Return the requirements that no wheel asks for."""
+        return [str(one.requirement) for one in self._first]
+
+    def close(self, shelf: Shelf, pins: Mapping[str, str]) -> Closure:
+        """Find every wheel, of the version in `pins` where there is one."""
+        found: dict[str, WheelSource] = {}
+        relied_on: dict[str, str] = {}
+        reasons: dict[str, dict[str, None]] = {}
+        wanted, seen = deque(self._first), set[str]()
+        while wanted:
+            one = wanted.popleft()
+            name = normalise(one.requirement.name)
+            reasons.setdefault(name, {})[f"{one.why} asks for {one.requirement}"] = None
+            if str(one.requirement) in seen:
+                continue
+            seen.add(str(one.requirement))
+            if name in self._fingerprint.distributions and not (
+                name in pins or name in found or self._replaces(one)
+            ):
+                relied_on[name] = self._fingerprint.distributions[name]
+                children: Iterable[str] = self._extras(one)
+            else:
+                if name not in found:
+                    found[name] = self._obtain(one, shelf, pins.get(name))
+                _check_chosen(one, found[name])
+                children = wheelfile.read_metadata(found[name].file).get_all("Requires-Dist", [])
+            wanted.extend(_applying(children, one.requirement, self._environment))
+        image = self._fingerprint.distributions
+        replaced = {name: image[name] for name in sorted(found) if name in image}
+        return Closure(
+            wheels=tuple(found[name] for name in sorted(found)),
+            relied_on={name: relied_on[name] for name in sorted(relied_on) if name not in found},
+            replaced=replaced,
+            reasons={name: tuple(told) for name, told in sorted(reasons.items())},
+            offline=shelf.offline,
+        )
+
+    def _obtain(self, one: _Wanted, shelf: Shelf, version: str | None) -> WheelSource:
+        source = obtain(one.requirement, one.why, self._fingerprint, shelf, version=version)
+        self._progress.note(f"{source.file.name} travels: {source.why}")
+        return source
+
+    def _replaces(self, one: _Wanted) -> bool:
+        """Tell whether a requirement asks for another version than the image's.
+
+        Raises DataError where that may not be replaced.
+        """
+        name = normalise(one.requirement.name)
+        version = self._fingerprint.distributions.get(name)
+        if version is None or one.requirement.specifier.contains(version, prereleases=True):
+            return False
+        if name in self._free and not is_fixed(name):
+            return True
+        raise DataError(
+            f"{one.why} needs {one.requirement}, but {self._fingerprint.name} holds {name} "
+            f"{version}, and what the image holds is never replaced",
+            hint=mend(one.why, name, version),
+        )
+
+    def _extras(self, one: _Wanted) -> Iterable[str]:
+        """Return what the extras of an image's distribution ask for."""
+        if not one.requirement.extras:
+            return []
+        known = headers_of(self._fingerprint, normalise(one.requirement.name))
+        if not known.extras:
+            raise DataError(
+                f"{one.why} needs {one.requirement}: what these extras ask for is not known here",
+                hint=f"pip install '{one.requirement}', or require their distributions by name",
+            )
+        return [text for text in known.requires if "extra" in text.partition(";")[2]]
 
 
 def keep_wheels(fingerprint: Fingerprint) -> tuple[Path, ...]:
@@ -92,25 +193,6 @@ def keep_wheels(fingerprint: Fingerprint) -> tuple[Path, ...]:
             else wheel.file
             for wheel in found
         )
-
-
-def target_environment(fingerprint: Fingerprint) -> dict[str, str]:
-    """Return the values that environment markers take inside the image (PEP 508)."""
-    python = fingerprint.python
-    full = python if python.count(".") > 1 else f"{python}.0"
-    return {
-        "implementation_name": "cpython",
-        "implementation_version": full,
-        "os_name": "posix",
-        "platform_machine": "x86_64",
-        "platform_python_implementation": "CPython",
-        "platform_release": "",
-        "platform_system": "Linux",
-        "platform_version": "",
-        "python_full_version": full,
-        "python_version": ".".join(python.split(".")[:2]),
-        "sys_platform": "linux",
-    }
 
 
 def _parse(text: str) -> Requirement:
@@ -130,40 +212,13 @@ def _parse(text: str) -> Requirement:
 
 def _applying(
     children: Iterable[str], parent: Requirement, environment: dict[str, str]
-) -> list[_Wanted]:
-    extras = sorted(parent.extras) or [""]
-    applying = []
+) -> Iterator[_Wanted]:
     for text in children:
         child = _parse(text)
-        marker = child.marker
-        if marker is None or any(marker.evaluate({**environment, "extra": e}) for e in extras):
+        if applies(child, environment, parent.extras):
             # Evaluated once and for all: what is left must not depend on who asked.
             child.marker = None
-            applying.append(_Wanted(child, parent.name))
-    return applying
-
-
-def _check_image(one: _Wanted, fingerprint: Fingerprint) -> None:
-    name = normalise(one.requirement.name)
-    version = fingerprint.distributions[name]
-    if not one.requirement.specifier.contains(version, prereleases=True):
-        raise DataError(
-            f"{one.why} needs {one.requirement}, but {fingerprint.name} holds {name} {version}, "
-            "and what the image holds is never replaced",
-            hint=f"require a version of {one.why} that takes {name} {version}",
-        )
-
-
-def _image_extras(one: _Wanted) -> list[str]:
-    if not one.requirement.extras:
-        return []
-    installed = find_installed(one.requirement.name)
-    if installed is None:
-        raise DataError(
-            f"{one.why} needs {one.requirement}: what these extras ask for is not known here",
-            hint=f"pip install '{one.requirement}', or require their distributions by name",
-        )
-    return [text for text in installed.requires or [] if "extra" in text.partition(";")[2]]
+            yield _Wanted(child, parent.name)
 
 
 def _check_chosen(one: _Wanted, source: WheelSource) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from kagflow.config import Competition, Recipe, examine, load_recipe
 from kagflow.errors import UsageError
@@ -112,3 +113,12 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("batch: 8\nmodel: {target: smp}\nbatch: 16\n")
     with pytest.raises(UsageError, match="key 'batch' stands twice"):
         read_yaml(path)
+
+
+def test_what_may_be_replaced_is_named_and_never_torch() -> None:
+    facts = {"slug": "a", "title": "A", "classes": ["x"], "default_recipe": "r"}
+    found = Competition(**facts, allow_replace=["Huggingface_Hub"])
+    assert found.allow_replace == ("huggingface-hub",)
+    for name in ("torch", "NumPy", "nvidia-nccl-cu12"):
+        with pytest.raises(ValidationError, match="stay the image's"):
+            Competition(**facts, allow_replace=[name])

@@ -13,8 +13,9 @@ from kagflow import durable, process
 from kagflow.errors import DataError, LocalError
 from kagflow.fingerprint import Fingerprint, load_snapshot
 from kagflow.ship import wheelfile, wheels
-from kagflow.ship.shelf import Shelf, platforms, target_tags
-from kagflow.ship.wheels import keep_wheels, missing_wheels, target_environment
+from kagflow.ship.environment import platforms, target_environment, target_tags
+from kagflow.ship.shelf import Shelf
+from kagflow.ship.wheels import keep_wheels, missing_wheels
 
 VERSION = importlib.metadata.version("segmentation-models-pytorch")
 
@@ -28,7 +29,7 @@ def image(**distributions: str) -> Fingerprint:
 def shelf(tmp_path: Path) -> Shelf:
     for name in ("cache", "work"):
         (tmp_path / name).mkdir()
-    return Shelf(tmp_path / "cache", tmp_path / "work", online=False)
+    return Shelf(tmp_path / "cache", tmp_path / "work", offline="a test")
 
 
 def put(folder: Path, name: str, version: str, *requires: str, tag: str = "py3-none-any") -> Path:
