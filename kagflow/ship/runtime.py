@@ -17,7 +17,7 @@ from kagflow.ship import wheelfile
 NAME = "kagflow_runtime"
 TAG = "py3-none-any"
 # What the travelling rooms import from the core.
-CORE = ("__init__.py", "durable.py", "errors.py", "progress.py", "resolve.py")
+CORE = ("__init__.py", "durable.py", "errors.py", "progress.py", "resolve.py", "shards.py")
 ROOMS = ("task", "infer")
 # What the travelling rooms import from elsewhere, by distribution.
 IMPORTED = (
