@@ -29,12 +29,7 @@ class PeakGate(nn.Module):
         import timm
 
         self.encoder = timm.create_model(
-            encoder,
-            pretrained=False,
-            features_only=True,
-            out_indices=(2, 3),
-            in_chans=1,
-            bn_momentum=0.1,
+            encoder, pretrained=False, features_only=True, out_indices=(2, 3), in_chans=1
         )
         channels = sum(self.encoder.feature_info.channels())
         *_, last = self.encoder.feature_info.module_name()
