@@ -22,6 +22,7 @@ from kagflow.infer.image import resize_probs
 from kagflow.infer.lane import Lane, Loaded, OnLoad, OnLoss, Took
 from kagflow.infer.lanes import Lanes
 from kagflow.infer.members import Member, load_member, members_from_config
+from kagflow.infer.meter import DECODE, FINISH, Meter
 from kagflow.infer.pipeline import Batcher, background
 from kagflow.infer.postprocess import ClassRule, apply, apply_labels, mean_of, vetoed
 from kagflow.task.rle import encode
@@ -42,9 +43,9 @@ class Settings:
 
     `device` may name several, "cuda:0,cuda:1": each gets every other batch. `ahead` batches are
     decoded and finished ahead; `keep_probs` keeps what the rules saw. A `governor` decides which
-    segmenters a batch gets, all of them without one. `on_load(member, modules, device)` may raise.
-    Where `on_loss(name, error)` is given, a member that fails is left out and told to it, unless
-    no other can answer.
+    segmenters a batch gets, all of them without one; a `meter` takes what it all costs.
+    `on_load(member, modules, device)` may raise. Where `on_loss(name, error)` is given, a member
+    that fails is left out and told to it, unless no other can answer.
     """
 
     device: str = "cpu"
@@ -53,6 +54,7 @@ class Settings:
     ahead: int = 2
     keep_probs: bool = False
     governor: Governor | None = None
+    meter: Meter | None = None
     on_load: OnLoad | None = None
     on_loss: OnLoss | None = None
 
@@ -151,7 +153,7 @@ class _Ensemble:
     ) -> None:
         self.rules, self.spec, self.settings, self.members = rules, spec, settings, members
         self.governor = settings.governor
-        needed = "mask" if spec.kind == "segmentation" else "label"
+        self.needed = needed = "mask" if spec.kind == "segmentation" else "label"
         self.whole = Plan(tuple(len(one.tta) for one in members if one.predicts == needed))
         self.lanes = [
             Lane(
@@ -172,9 +174,10 @@ class _Ensemble:
         ahead = settings.ahead * settings.batch
         height, width = self.spec.height, self.spec.width
         expected = (height, width) if height and width else None
-        decoded = background(decode(self.members, files, expected), ahead=ahead)
-        forwarded = background(self._forward(decoded), ahead=ahead)
-        return background(map(self._finish, forwarded), ahead=ahead)
+        meter = settings.meter or Meter()
+        read = meter.stage(DECODE, decode(self.members, files, expected))
+        forwarded = background(self._forward(background(read, ahead=ahead)), ahead=ahead)
+        return background(meter.stage(FINISH, map(self._finish, forwarded)), ahead=ahead)
 
     def _forward(self, decoded: Iterator[Item]) -> Iterator[Item]:
         """Pass items through the gates and, where a class is left, through the segmenters."""
@@ -211,13 +214,17 @@ class _Ensemble:
             return self._labelled(lane, group)
         seconds = None
         if governor is None or governor.gated():
-            seconds = sum(took.seconds for took in lane.gate(group))
+            turns = lane.gate(group)
+            seconds = sum(took.seconds for took in turns)
+            self._meter("label", turns, group)
         for item in group:
             if not lane.segmenters or vetoed(item.labels, self.rules).all():
                 item.views = []
+        passed = sum(bool(item.views) for item in group)
         if governor is not None:
-            passed = sum(bool(item.views) for item in group)
             governor.note_gate(images=len(group), passed=passed, seconds=seconds)
+        if self.settings.meter is not None:
+            self.settings.meter.gate(len(group), passed)
         return group
 
     def _labelled(self, lane: Lane, group: list[Item]) -> list[Item]:
@@ -244,10 +251,16 @@ class _Ensemble:
         return plan.views
 
     def _note(self, turns: Sequence[Took], group: list[Item]) -> None:
-        for took in turns:
-            if self.governor is not None:
-                self.governor.note(
-                    took.number, views=took.views, images=len(group), seconds=took.seconds
+        if self.governor is not None:
+            for number, views, seconds in turns:
+                self.governor.note(number, views=views, images=len(group), seconds=seconds)
+        self._meter(self.needed, turns, group)
+
+    def _meter(self, kind: str, turns: Sequence[Took], group: list[Item]) -> None:
+        if self.settings.meter is not None:
+            for number, views, seconds in turns:
+                self.settings.meter.turn(
+                    kind, number, views=views, images=len(group), seconds=seconds
                 )
 
     def _finish(self, item: Item) -> Prediction:

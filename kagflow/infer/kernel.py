@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from kagflow.infer import devices, parity
 from kagflow.infer.engine import Settings, predict
 from kagflow.infer.governor import SHARE, Governor, Order, order, plans
 from kagflow.infer.members import Member, members_from_config
+from kagflow.infer.meter import Meter
+from kagflow.task.costs import LINE
 from kagflow.task.spec import TaskSpec
 from kagflow.task.submission import Writer, expected_keys
 from kagflow.task.table import read_table
@@ -43,7 +45,7 @@ class Report:
 
     `shed` counts images by the views that each segmenter still gave ("2+1+0"), `late` those that
     nobody had time for; `lost` are members that were left out; `skipped` images of a save whose
-    rerun will predict them.
+    rerun will predict them. `costs` (task.costs) are what each stage took.
     """
 
     mode: str
@@ -60,6 +62,7 @@ class Report:
     shed: dict[str, int] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, Any] | None = None
     error: str = ""
 
 
@@ -92,6 +95,7 @@ class Run:
         self.config, self.pack, self.input, self.working = config, pack, competition_input, working
         self.rerun, self.boot = rerun, boot
         self.report = Report("rerun" if rerun else "save")
+        self.meter, self._parity_images = Meter(), 0
 
     def all(self) -> Report:
         """Predict everything; return the report, which is written too."""
@@ -153,6 +157,7 @@ class Run:
                 report.faults[found.image_id] = found.fault
                 _say(f"{found.image_id}: empty row, {found.fault}")
             yield done
+        self._tell_costs(members, len(files))
         report.shed = dict(governor.story())
         if report.shed or report.late:
             _say(f"time was short: shed {report.shed}, {report.late} images left empty")
@@ -197,6 +202,7 @@ class Run:
             batch=int(self.config.get("batch") or 8),
             precision=str(self.config.get("precision") or "auto"),
             governor=governor,
+            meter=self.meter,
             on_load=self._check_parity,
             on_loss=self._lose if self.rerun else None,
         )
@@ -204,13 +210,21 @@ class Run:
     def _check_parity(self, member: Member, modules: Sequence[nn.Module], device: str) -> None:
         """Compare a loaded member with its stored answers; a rehearsal may look at fewer."""
         count = int(os.environ.get("KAGFLOW_PARITY") or parity.IMAGES)
-        stored = parity.read(self.pack, count)
+        began, stored = time.monotonic(), parity.read(self.pack, count)
         if stored is None:
             return
         half = device.startswith("cuda") and self.config.get("precision") != "fp32"
         said = stored.check(member, modules, device, half=half)
         self.report.parity.append(said)
+        self._parity_images = count
+        self.meter.parity += time.monotonic() - began
         _say(said)
+
+    def _tell_costs(self, members: Sequence[Member], images: int) -> None:
+        """Say what it took in a line that a program finds again, wherever only the log is left."""
+        found = self.meter.costs(members, self.report.device, images=images, boot=self.boot)
+        self.report.costs = replace(found, parity_images=self._parity_images).to_dict()
+        print(f"{LINE}{json.dumps(self.report.costs)}", flush=True)
 
     def _lose(self, name: str, error: Exception) -> None:
         self.report.lost[name] = f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kagflow.infer.decode import Item, distinct_views, view_of
+from kagflow.infer.decode import Item, distinct_views, to_batch, view_of
 from kagflow.infer.forward import forward
 from kagflow.infer.members import MEANS, Member, load_member
 from kagflow.infer.postprocess import mean_of
@@ -36,8 +36,7 @@ class Loaded:
     view: int
 
 
-@dataclass(frozen=True)
-class Took:
+class Took(NamedTuple):
     """What a member's turn took for a batch, in seconds."""
 
     number: int
@@ -127,7 +126,7 @@ class Lane:
             one, start = loaded[number], time.monotonic()
             try:
                 if one.view not in batches:
-                    batches[one.view] = self._batch(group, one.view)
+                    batches[one.view] = to_batch(group, one.view, self.device)
                 probs = self._forward(one, batches[one.view], one.member.tta[:views])
             except Exception as error:  # noqa: BLE001 - as above
                 self._lose(one.member, error)
@@ -148,10 +147,6 @@ class Lane:
             part = probs.mul_(weight / whole)
             sums[key] = sums[key].add_(part) if key in sums else part
         return Means([total.contiguous().cpu().numpy() for total in sums.values()]), took
-
-    def _batch(self, group: Sequence[Item], view: int) -> Tensor:
-        stacked = torch.from_numpy(np.stack([item.views[view] for item in group]))
-        return stacked.to(self.device, non_blocking=True)
 
     def _forward(self, one: Loaded, batch: Tensor, tta: Sequence[str]) -> Tensor:
         """Run a member; a batch that is too large for the device's memory goes in halves."""

@@ -8,7 +8,9 @@ from kagflow.errors import DataError
 from kagflow.infer import kernel
 from kagflow.infer.engine import Settings, members_from_config, predict
 from kagflow.infer.kernel import find_images, main
+from kagflow.infer.meter import key_of
 from kagflow.task.check import check_submission
+from kagflow.task.costs import Costs, from_log
 from kagflow.task.submission import read_submission
 
 
@@ -147,6 +149,43 @@ def test_costs_travel_and_tell_of_members_that_never_ran(pack, member, competiti
     governor = run._governor(members, 12, shed)
     assert governor.priors == [1.5, 0.0]
     assert governor.gate_prior == 0.5
+
+
+def test_a_run_tells_what_each_stage_took_in_its_report_and_its_log(
+    pack, member, competition, working, capsys
+):
+    members = [
+        member("Slow", seconds=0.05, tta=("none", "hflip")),
+        member("MeanLabel", predicts="label", offset=100.0),
+    ]
+    rules = [{"threshold": 0.5, "gate": 0.1}] * 2
+    main(pack(*members, batch=2, rules=rules), competition[0], working, rerun=False)
+    told = report(working)["costs"]
+    assert from_log(capsys.readouterr().out.splitlines()) == told
+    costs = Costs.from_dict(told)
+    assert [(one.name, one.gate) for one in costs.members] == [("Slow", False), ("MeanLabel", True)]
+    # Two views of a batch of two, .05 s each.
+    assert 0.05 <= costs.members[0].seconds < costs.total
+    assert costs.passed == costs.gated == costs.images == 12
+    assert costs.decode > 0
+    assert costs.finish > 0
+    assert costs.total > 0
+    assert costs.lanes == 1
+    assert "threads of" in costs.machine
+
+
+def test_what_decides_a_members_cost_has_one_key(member):
+    from dataclasses import replace
+
+    one = member("Bright")
+    assert key_of(one) == key_of(replace(one, name="other", weight=0.3, seconds=9.0))
+    others = [
+        replace(one, tta=("none", "hflip")),
+        replace(one, size=(8, 8)),
+        replace(one, weights=one.weights * 2),
+        replace(one, model={**one.model, "kwargs": {"gain": 1.0}}),
+    ]
+    assert len({key_of(each) for each in (one, *others)}) == 5
 
 
 def test_ids_without_a_suffix_find_their_files(tmp_path):
