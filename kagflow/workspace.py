@@ -36,6 +36,11 @@ class Workspace:
         return self.root / ".kagflow" / "local" / "kaggle"
 
     @property
+    def targets(self) -> Path:
+        """Where the images that were probed live."""
+        return self.home / "targets"
+
+    @property
     def reports(self) -> Path:
         """Where the pages that `kagflow report` writes live."""
         return self.home / "reports"

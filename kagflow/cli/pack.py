@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagflow.cli import competitions, ensemble, parity
+from kagflow.cli import competitions, ensemble, explained, parity
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.errors import RefusedError
@@ -32,10 +32,16 @@ def command(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[COMPETITION]")] = None,
     name: Annotated[str, typer.Option("--ensemble", help="Which one.")] = ensemble.DEFAULT,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only tell which wheels travel, and why.")
+    ] = False,
 ) -> None:
     """Pack an ensemble for a machine without network: weights, missing wheels, code."""
     session = open_session(context)
     known = competitions.find(session.workspace, sole(words or [], "competition"))
+    if explain:
+        explained.show(session, known)
+        return
     packed = ensure(session, known, name=name).pack
     rows = [(wheel.file.name, wheel.origin, wheel.why) for wheel in packed.wheels]
     session.out.table("wheels", ("file", "from", "why"), rows)
@@ -56,7 +62,7 @@ def command(
 
 def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> Packed:
     """Return the pack of an ensemble, made where it is missing."""
-    from kagflow.fingerprint import load_snapshot
+    from kagflow.ship import target
     from kagflow.ship.pack import PARITY, build_pack
 
     competitions.manifest(session.workspace, known)
@@ -74,7 +80,7 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
         weights=weights,
         config=kernel_config(known, value),
         competition_folder=known.folder,
-        fingerprint=load_snapshot(),
+        fingerprint=target.chosen(session.workspace.targets, known.config.accelerator),
         requires=known.config.requires,
         allow_replace=known.config.allow_replace,
         progress=session.out.progress(),

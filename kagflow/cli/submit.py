@@ -115,7 +115,7 @@ def rehearse(session: Session, known: Known, packed: Packed, *, full: bool = Fal
 
     A receipt that leaves images open does not answer for a `full` rehearsal.
     """
-    from kagflow.fingerprint import load_snapshot
+    from kagflow import fingerprint
     from kagflow.rehearse.receipt import read_receipt
     from kagflow.rehearse.rehearsal import Limits, RehearsalSpec
     from kagflow.rehearse.rehearsal import rehearse as run
@@ -137,9 +137,9 @@ def rehearse(session: Session, known: Known, packed: Packed, *, full: bool = Fal
         task=known.config.task(),
         rerun_kind=rerun_kind(session, known),
         limits=Limits(limits.inference_minutes, limits.memory_gb, hidden),
-        fingerprint=load_snapshot(),
+        fingerprint=fingerprint.load(packed.pack.env.manifest["image"], session.workspace.targets),
         full=full,
-        notes=tuple(f"wheel {one.file.name}: {one.origin}" for one in packed.pack.wheels),
+        notes=packed.pack.notes,
     )
     return run(spec, out, progress=session.out.progress())
 

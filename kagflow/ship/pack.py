@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import kagflow
 from kagflow import durable
 from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
 from kagflow.shards import whole_name
-from kagflow.ship import credentials, parts, runtime, secrets
+from kagflow.ship import credentials, parts, proofs, runtime, secrets
 from kagflow.ship.parts import ENV, MANIFEST, PARTS, WEIGHTS, Part
+from kagflow.ship.proofs import Bundle, Proof
 from kagflow.ship.shelf import WheelSource
-from kagflow.ship.wheels import missing_wheels, own_shelf
+from kagflow.ship.wheels import Closure, asked_for, missing_wheels, own_shelf
 
 CONFIG = "config.json"
 # Stored answers, which no member names: kagflow.infer.parity.
@@ -35,6 +37,8 @@ class Pack:
     parts: tuple[Part, ...]
     wheels: tuple[WheelSource, ...] = ()
     reused: bool = False
+    proofs: tuple[Proof, ...] = ()
+    offline: str = ""
 
     @property
     def env(self) -> Part:
@@ -50,6 +54,17 @@ class Pack:
     def bytes(self) -> int:
         """Size of all files that are uploaded, in bytes."""
         return sum(part.bytes for part in self.parts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a receipt says of the wheels: where each came from, and what was proved of them."""
+        cut = f"no index was asked for the wheels: {self.offline}"
+        return (
+            *(f"wheel {one.file.name}: {one.origin}" for one in self.wheels),
+            *([cut] if self.offline else []),
+            *(f"proved: {one.name}: {one.text}" for one in self.proofs if one.held),
+            *(f"not proved: {text}" for one in self.proofs for text in one.open),
+        )
 
 
 def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
@@ -74,22 +89,36 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
     """
     with tempfile.TemporaryDirectory(prefix="kagflow-pack-") as temporary:
         work = Path(temporary)
-        asked = {runtime.NAME: runtime.requirements(), "competition.yaml": tuple(requires)}
+        asked = asked_for(requires)
+        shelf = own_shelf(work)
         closure = missing_wheels(
-            asked, fingerprint, own_shelf(work), allow_replace=allow_replace, progress=progress
+            asked, fingerprint, shelf, allow_replace=allow_replace, progress=progress
         )
         code = runtime.build_runtime(competition_folder, work)
         settings = work / CONFIG
         durable.write_json(settings, _checked_config(config, weights))
         wheels = {wheel.file.name: wheel.file for wheel in closure.wheels}
+        proved = proofs.prove(
+            Bundle(
+                wheels=(*wheels.values(), code),
+                asked=(f"{runtime.NAME}=={kagflow.__version__}", *requires),
+                own=competition_folder.name,
+                config=config,
+                fingerprint=fingerprint,
+                ghosts=shelf.ghosts,
+                replaced=closure.replaced,
+            )
+        )
         sources = {ENV: {**wheels, code.name: code}, WEIGHTS: {**weights, CONFIG: settings}}
         facts = _facts(sources, progress)
-        env = _env_manifest(facts[ENV], fingerprint, asked, closure.relied_on)
+        env = _env_manifest(facts[ENV], fingerprint, asked, closure)
         manifests = {ENV: env, WEIGHTS: parts.seal(WEIGHTS, facts[WEIGHTS])}
         pack, reused = _place(target_root, sources, manifests)
+    proofs.write(pack.path, pack.hash, proved, closure)
     home = pack.env.path
     placed = [replace(wheel, file=home / wheel.file.name) for wheel in closure.wheels]
-    return replace(pack, wheels=(*placed, _own_wheel(home / code.name)), reused=reused)
+    every = (*placed, _own_wheel(home / code.name))
+    return replace(pack, wheels=every, reused=reused, proofs=proved, offline=closure.offline)
 
 
 def read_pack(path: Path) -> Pack:
@@ -164,8 +193,10 @@ def _env_manifest(
     facts: Mapping[str, Any],
     fingerprint: Fingerprint,
     asked: Mapping[str, Iterable[str]],
-    relied_on: Mapping[str, str],
+    closure: Closure,
 ) -> dict[str, Any]:
+    # Named only where there are any: a pack without them keeps its hash.
+    told = {"replaced": closure.replaced, "digest": fingerprint.digest}
     return parts.seal(
         ENV,
         facts,
@@ -173,7 +204,8 @@ def _env_manifest(
         image=fingerprint.name,
         approximate=fingerprint.approximate,
         requires=sorted(text for texts in asked.values() for text in texts),
-        relied_on=dict(relied_on),
+        relied_on=dict(closure.relied_on),
+        **{name: value for name, value in told.items() if value},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -42,10 +43,9 @@ def build_pure(
         )
         made = sorted(Path(folder).glob("*.whl"))
         if done.returncode or not made:
-            lines = (done.stderr or done.stdout).strip().splitlines()
             raise LocalError(
                 f"{requirement} has no wheel, and its source does not build here: "
-                f"{lines[-1].strip() if lines else 'no word'}",
+                f"{_reason(done.stderr or done.stdout)}",
                 hint=builder(requirement, cache),
             )
         return _kept(made[0], requirement, fingerprint, cache)
@@ -58,6 +58,14 @@ def builder(requirement: Requirement, cache: Path) -> str:
         f"`pip wheel --no-deps '{requirement}'`; put the wheel that it leaves into {cache} "
         "and pack again"
     )
+
+
+def _reason(said: str) -> str:
+    # pip ends with advice; what broke stands in the build's own last line that names an error.
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    told = [line for line in lines if re.search(r"\w*Error\b|^error:", line)]
+    own = [line for line in told if not line.startswith(("note:", "ERROR: Failed"))]
+    return (own or lines or ["no word"])[-1]
 
 
 def _kept(wheel: Path, requirement: Requirement, fingerprint: Fingerprint, cache: Path) -> Path:

@@ -79,6 +79,11 @@ def missing_wheels(
             raise refused from None
 
 
+def asked_for(requires: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Return what a pack needs, by who asks: the runtime, and a competition's own `requires`."""
+    return {runtime.NAME: runtime.requirements(), "competition.yaml": tuple(requires)}
+
+
 def own_shelf(work: Path) -> Shelf:
     """Return this user's wheel cache, with `work` for what is rebuilt."""
     cut = f"{OFFLINE} is set" if offline() else ""
@@ -186,7 +191,7 @@ def keep_wheels(fingerprint: Fingerprint) -> tuple[Path, ...]:
     """
     with tempfile.TemporaryDirectory(prefix="kagflow-wheels-") as work:
         shelf = own_shelf(Path(work))
-        found = missing_wheels({runtime.NAME: runtime.requirements()}, fingerprint, shelf).wheels
+        found = missing_wheels(asked_for(()), fingerprint, shelf).wheels
         return tuple(
             download(Requirement(f"{wheel.name}=={wheel.version}"), fingerprint, shelf)
             if wheel.origin == "rebuilt"

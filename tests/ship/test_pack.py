@@ -56,6 +56,35 @@ def test_two_builds_are_the_same_bytes(inputs: dict[str, Any], tmp_path: Path) -
     assert (first.reused, second.reused) == (False, False)
 
 
+def test_proofs_stand_beside_a_pack_and_not_in_its_hash(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    pack = build_pack(tmp_path, **inputs)
+    told = json.loads((tmp_path / f"{pack.hash}.proofs.json").read_text())
+    assert told["pack"] == pack.hash
+    assert told["resolver"].endswith(pack.offline)
+    assert [one["name"] for one in told["proofs"]] == [one.name for one in pack.proofs]
+    assert {name.split("-")[0] for name in told["wheels"]} == {"segmentation_models_pytorch"}
+    assert "replaced" not in pack.env.manifest
+
+
+def test_an_import_that_nothing_provides_stops_the_pack(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    code = "def late():\n    import hypothesis\n"
+    (inputs["competition_folder"] / "models.py").write_text(code)
+    member = {
+        "name": "a",
+        "weights": ["a.fold0.safetensors"],
+        "model": {"target": "rolls.models:X"},
+    }
+    inputs["config"] = {"schema": 1, "members": [member]}
+    with pytest.raises(DataError, match=r"rolls\.models imports hypothesis") as told:
+        build_pack(tmp_path / "packs", **inputs)
+    assert "requires" in told.value.hint
+    assert not (tmp_path / "packs").exists()
+
+
 def test_the_same_inputs_are_not_built_again(inputs: dict[str, Any], tmp_path: Path) -> None:
     first = build_pack(tmp_path, **inputs)
     before = {file: file.stat().st_mtime_ns for file in first.path.rglob("*")}
