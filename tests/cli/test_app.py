@@ -112,7 +112,8 @@ def test_target_show_as_json(empty: Path, capsys: pytest.CaptureFixture[str]) ->
     told = json.loads(out)
     assert code == 0
     assert set(told) == {
-        "schema", "name", "approximate", "python", "glibc", "cuda", "distributions",
+        "schema", "name", "approximate", "python", "glibc", "cuda", "distributions", "probed",
+        "accelerator", "digest", "arches", "in_use", "for", "probed_images",
     }  # fmt: skip
     assert "torch" in told["distributions"]
 
