@@ -108,7 +108,7 @@ def kaggle(
     ]
 
 
-def environment(interpreter: Interpreter, *, rerun: bool) -> dict[str, str]:
+def environment(interpreter: Interpreter, *, rerun: bool, image: str = "") -> dict[str, str]:
     """Return all variables that a kernel gets; nothing of this machine's own passes."""
     own = [str(interpreter.executable.parent), str(interpreter.scripts)]
     folders = [*own, "/usr/local/bin", "/usr/bin", "/bin"]
@@ -130,6 +130,8 @@ def environment(interpreter: Interpreter, *, rerun: bool) -> dict[str, str]:
         # Two stored answers prove as much as eight here, in a fraction of the time.
         "KAGFLOW_PARITY": "2",
     }
+    if image:
+        variables["KAGGLE_DOCKER_IMAGE"] = image
     if rerun:
         variables["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     return variables

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -191,7 +191,9 @@ class Runner:
             competition_input=tree,
             datasets=self._datasets(request),
             working=folder / "working",
-            fingerprint=fingerprint.load_snapshot(settings.image),
+            fingerprint=replace(
+                fingerprint.load_snapshot(settings.image), digest=settings.image_digest
+            ),
             rerun=rerun,
             time_limit_s=row["limit_s"],
             memory_bytes=int(memory * 2**30),

@@ -115,7 +115,7 @@ def run(
         interpreter,
         mounts,
         [str(interpreter.executable), plan.SCRIPT],
-        env=plan.environment(interpreter, rerun=spec.rerun),
+        env=plan.environment(interpreter, rerun=spec.rerun, image=spec.fingerprint.digest),
         watch=(Log(log_file, on_line), spec.time_limit_s, spec.memory_bytes),
     )
     return SandboxResult(layer, **vars(outcome))

@@ -33,6 +33,7 @@ class Settings:
     mount_layout: str = "nested"  # nested, flat, or random: drawn for every run from the seed
     mount_seed: int = 0
     image: str = "kaggle-image-v170-approx"  # the fingerprint that runs see
+    image_digest: str = ""  # what a run is told to be its image
     archives_unpacked: bool = True  # else an uploaded zip arrives as it was sent
     wheels_whole: bool = True  # else a wheel is unpacked like any archive
     version_pin_honoured: bool = True  # else owner/slug/N mounts the newest version

@@ -72,7 +72,7 @@ def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
     text = render(f"kernel/{SCRIPT}.j2", values)
     if len(text.encode()) >= MAX_BYTES:
         raise UsageError(f"the kernel has {len(text)} characters, Kaggle takes 1 MiB")
-    metadata = kernel_metadata(spec)
+    metadata = {**kernel_metadata(spec), **_pinned(made.env.manifest)}
     durable.write_text(target / SCRIPT, text)
     durable.write_json(target / METADATA, metadata)
     return Kernel(target, metadata, spec.timeout_s)
@@ -102,6 +102,12 @@ def kernel_metadata(spec: KernelSpec) -> dict[str, Any]:
         "model_sources": [],
         "keywords": [],
     }
+
+
+def _pinned(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return what pins the image: only one that a probe has seen is named to Kaggle."""
+    digest = manifest.get("digest")
+    return {"docker_image": digest, "docker_image_pinning_type": "original"} if digest else {}
 
 
 def _task_facts(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class SubmitPlan:
     kernel: str
     title: str
     script: Path
+    image: str
     accelerator: str
     timeout_s: int
     message: str
@@ -89,6 +90,7 @@ class SubmitPlan:
             "datasets": [one.to_dict() for one in self.datasets],
             "kernel": self.kernel,
             "title": self.title,
+            "image": self.image or None,
             "accelerator": self.accelerator,
             "machine": self.machine,
             "timeout_s": self.timeout_s,
@@ -149,6 +151,7 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
         kernel=f"{account}/{str(metadata['id']).partition('/')[2]}",
         title=str(metadata["title"]),
         script=request.kernel / str(metadata["code_file"]),
+        image=str(pack.env.manifest.get("digest", "")),
         accelerator=accelerator,
         timeout_s=request.timeout_s,
         message=_message(request.facts, pack.hash, attempt),

@@ -168,12 +168,18 @@ def save_fields(push: KernelPush) -> dict[str, Any]:
         "isPrivate": True,
         "enableInternet": False,
         "machineShape": push.machine_shape,
+        **_pinned(push.docker_image),
         "datasetDataSources": list(push.datasets),
         "competitionDataSources": [push.competition] if push.competition else [],
         "kernelDataSources": [],
         "modelDataSources": [],
         "sessionTimeoutSeconds": push.timeout_s,
     }
+
+
+def _pinned(image: str) -> dict[str, str]:
+    # Unpinned, a new kernel runs in the latest image, whatever the pack was proved for.
+    return {"dockerImage": image, "dockerImagePinningType": "original"} if image else {}
 
 
 def _named(ref: str) -> dict[str, str]:

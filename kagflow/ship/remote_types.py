@@ -87,6 +87,7 @@ class KernelPush:
     timeout_s: int
     language: str = "python"
     kernel_type: str = "script"
+    docker_image: str = ""
 
 
 @dataclass(frozen=True)

@@ -259,6 +259,7 @@ def kernel_push(plan: SubmitPlan, pinned: tuple[str, ...]) -> KernelPush:
         datasets=pinned,
         competition=plan.slug,
         machine_shape=plan.accelerator,
+        docker_image=plan.image,
         timeout_s=plan.timeout_s,
     )
 

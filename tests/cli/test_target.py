@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kagflow.cli.app import main
-from kagflow.rehearse import sandbox, server
+from kagflow.rehearse import sandbox, server, settings
 
 SHAPES = Path(__file__).parents[1] / "competitions" / "shapes"
 SHIPPED = "kaggle-image-v170-approx"
@@ -62,7 +62,9 @@ def test_a_dry_run_says_the_price_and_starts_nothing(kagflow: Any, root: Path) -
 def test_a_probe_is_kept_used_and_compared(kagflow: Any, root: Path) -> None:
     if not sandbox.probe_layers():
         pytest.skip("no sandbox works on this machine")
+    settings.change(root / ".kagflow/local/kaggle", image_digest="kaggle/python@sha256:37c6")
     told = kagflow("probe", "--accelerator", "cpu")
+    assert told["digest"] == "kaggle/python@sha256:37c6"
     assert not told["approximate"]
     assert told["distributions"]["numpy"]
     assert told["accelerator"] == "cpu"
