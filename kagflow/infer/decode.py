@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kagflow.errors import DataError
-from kagflow.infer.image import INPUTS, read_grey, resize
+from kagflow.infer.image import INPUTS, Affine, affine_of, read_grey, resize
 from kagflow.infer.members import Member
 from kagflow.resolve import build
 
@@ -23,13 +25,15 @@ Sources = Iterable[tuple[str, Path | NDArray[np.uint8]]]
 class Item:
     """An image on its way: `views` are its inputs, then `maps` its weighted mask sums.
 
-    Where logits are averaged, `maps` are the members' own and `shares` their weights.
+    A view whose input is affine is still the image's bytes, and `affines` says what they become on
+    the device. Where logits are averaged, `maps` are the members' own and `shares` their weights.
     `fault` says why it could not be read; `late` that there was no time for it.
     """
 
     image_id: str
     size: tuple[int, int] = (0, 0)
-    views: list[Float] = field(default_factory=list)
+    views: list[Float | NDArray[np.uint8]] = field(default_factory=list)
+    affines: Sequence[Affine | None] = ()
     labels: Float | None = None
     maps: list[Float] = field(default_factory=list)
     shares: tuple[float, ...] = ()
@@ -65,6 +69,7 @@ def decode(
     well fail at another, and one odd image must not end a run.
     """
     views = [(build(spec, INPUTS), size, assets) for spec, size, assets in distinct_views(members)]
+    affines = [affine_of(make) for make, _, _ in views]
     for image_id, source in files:
         try:
             image = read_grey(source) if isinstance(source, Path) else source
@@ -78,6 +83,15 @@ def decode(
             continue
         facts = {"image_id": image_id, "height": image.shape[0], "width": image.shape[1]}
         inputs = [
-            make(resize(image, size), facts | {"assets": assets}) for make, size, assets in views
+            made if affine else make(made, facts | {"assets": assets})
+            for (make, size, assets), affine in zip(views, affines, strict=True)
+            for made in [resize(image, size)]
         ]
-        yield Item(image_id, (image.shape[0], image.shape[1]), inputs)
+        yield Item(image_id, (image.shape[0], image.shape[1]), inputs, affines)
+
+
+def to_batch(group: Sequence[Item], view: int, device: str | torch.device) -> Tensor:
+    """Return one view of a group as (N, C, H, W) float32 on a device."""
+    stacked = torch.from_numpy(np.stack([item.views[view] for item in group]))
+    there, affine = stacked.to(device, non_blocking=True), group[0].affines[view]
+    return there if affine is None else affine.on_device(there)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -19,7 +18,7 @@ from torch import nn
 
 from kagflow import durable
 from kagflow.errors import DataError
-from kagflow.infer.decode import decode
+from kagflow.infer.decode import decode, to_batch
 from kagflow.infer.forward import forward
 from kagflow.infer.members import Member
 
@@ -99,7 +98,7 @@ def answers(
     """Return what one module says of each image: (C, h / 4, w / 4) or (C,) float32, one view."""
     found = []
     for item in decode([member], images):
-        batch = torch.from_numpy(item.views[0][None]).to(device)
+        batch = to_batch([item], 0, device)
         precision = "auto" if half else "fp32"
         probs = forward([module], batch, member.predicts, ("none",), precision=precision)[0]
         kept = probs[..., ::_EVERY, ::_EVERY] if member.predicts == "mask" else probs
