@@ -58,6 +58,30 @@ class Output:
             table.add_row(*(Text("" if cell is None else redact(str(cell))) for cell in row))
         self._console(stderr=False).print(table)
 
+    def bar(self, parts: Sequence[tuple[str, float, str]], *, width: int = 60) -> None:
+        """Draw (label, amount, colour) on stdout as one bar and its legend; nothing under --json.
+
+        The last part is what is free. A terminal shows colours, anything else letters.
+        """
+        whole = sum(max(amount, 0.0) for _, amount, _ in parts)
+        if self.json_mode or whole <= 0:
+            return
+        from rich.text import Text
+
+        console = self._console(stderr=False)
+        marks = ("█",) * (len(parts) - 1) + ("░",) if console.is_terminal else "#+~-=o*"
+        marks = (*marks[: len(parts) - 1], marks[-1] if console.is_terminal else ".")
+        line, legend, reached, shown = Text("  ["), Text("  "), 0.0, 0
+        for (label, amount, colour), mark in zip(parts, marks, strict=True):
+            reached += max(amount, 0.0)
+            cells = round(width * reached / whole) - shown
+            shown += cells
+            line.append(mark * cells, style=colour)
+            if amount > 0:
+                legend.append(mark, style=colour).append(f" {label}   ")
+        console.print(line.append("]"))
+        console.print(legend)
+
     def say(self, text: str) -> None:
         """Remark on what is being done."""
         if not self.quiet:

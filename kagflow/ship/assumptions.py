@@ -67,6 +67,12 @@ def value(state: Path, name: str, key: str = "") -> Any:
     return table()[name].default if answer is None else answer.value
 
 
+def known(state: Path, name: str, key: str = "") -> Any:
+    """Return what was found of one assumption, None while nobody looked."""
+    answer = read(state).get(_id(name, key))
+    return None if answer is None else answer.value
+
+
 def read(state: Path) -> dict[str, Answer]:
     """Return the answers in a client folder, by name, or name@key.
 

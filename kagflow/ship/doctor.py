@@ -7,7 +7,6 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kagflow.machine import Check
 from kagflow.ship import assumptions, credentials
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_competitions import SITE
-from kagflow.ship.remote_transport import Transport
+from kagflow.ship.remote_transport import Transport, clock_ahead
 
 CLIENT = ("kaggle", "kagglesdk", "six")
 REACH_SECONDS = 1.2  # a name that does not resolve may hang for longer
@@ -89,16 +88,7 @@ def _ask(transport: Transport) -> Greeting | None:
         response = session.post(url, json={}, timeout=(REACH_SECONDS, 10), allow_redirects=False)
     except requests.RequestException:
         return None
-    return Greeting(_ahead(response.headers.get("Date", ""), before), _shape(response))
-
-
-def _ahead(date: str, before: float) -> float | None:
-    try:
-        at = parsedate_to_datetime(date)
-    except (TypeError, ValueError):
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return at.timestamp() - (before + time.time()) / 2
+    return Greeting(clock_ahead(response.headers.get("Date", ""), before), _shape(response))
 
 
 def _shape(response: Any) -> str:

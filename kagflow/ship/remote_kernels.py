@@ -122,6 +122,7 @@ class KernelCalls(Calls):
             _quota(answer.get("gpuQuota")),
             _quota(answer.get("tpuQuota")),
             moment(answer.get("quotaRefreshTime")),
+            self.transport.ahead or 0.0,
         )
 
     def _save(self, push: KernelPush) -> Pushed:

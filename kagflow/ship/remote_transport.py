@@ -12,6 +12,8 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -48,6 +50,8 @@ class Transport:
         self.credential = credential
         self.loopback_only = loopback_only
         self.sleep = sleep
+        # Seconds by which Kaggle's clock was ahead of ours at the last answer; None before one.
+        self.ahead: float | None = None
         hide(credential.secret, credential.username)
         self._api = _session()
         # Signed links must never see the credential.
@@ -167,9 +171,12 @@ class Transport:
 
     def _post(self, url: str, body: dict[str, Any]) -> requests.Response:
         self.check(url)
-        return _whole(
+        before = time.time()
+        response = _whole(
             self._api.post(url, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True)
         )
+        self.ahead = clock_ahead(response.headers.get("Date", ""), before)
+        return response
 
     def _json(self, response: requests.Response, method: str) -> dict[str, Any]:
         try:
@@ -213,6 +220,16 @@ def _whole(response: requests.Response) -> requests.Response:
     # requests has no limit for a whole answer, and no public way to hand a body back.
     response._content = bytes(body)  # noqa: SLF001
     return response
+
+
+def clock_ahead(date: str, before: float) -> float | None:
+    """Return how many seconds a Date header is ahead of this clock, asked `before` and read now."""
+    try:
+        at = parsedate_to_datetime(date)
+    except (TypeError, ValueError):
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return at.timestamp() - (before + time.time()) / 2
 
 
 def _session() -> requests.Session:

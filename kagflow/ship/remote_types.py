@@ -165,11 +165,12 @@ class Quota:
 
 @dataclass(frozen=True)
 class QuotaView:
-    """Hold the week's quotas and when they refresh."""
+    """Hold the week's quotas and when they refresh; Kaggle's clock is `ahead_s` ahead of ours."""
 
     gpu: Quota | None
     tpu: Quota | None
     refresh: datetime | None
+    ahead_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,9 @@ def test_evaluate_and_quota_have_their_keys(kagflow: Any) -> None:
     listed = kagflow("evaluate")
     assert {"run", "predicts", "folds", "images", "score", "floor"} <= set(listed["runs"][0])
     quota = kagflow("quota")
-    assert set(quota) == {"schema", "account", "quota", "ledger"}
+    assert {"schema", "account", "quota", "weeks", "other_machines", "planned"} <= set(quota)
+    gpu, tpu = quota["weeks"]
+    assert (gpu["source"], gpu["allowed"], tpu["allowed"]) == ("server", 30.0, 20.0)
     assert {"competition", "stages", "next"} <= set(kagflow())
     assert set(kagflow("local", "status")["running"]) >= {"url", "pid"}
     assert "http_proxy" in kagflow("local", "url")["environment"]

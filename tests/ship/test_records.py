@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kagflow import process, sqlite
 from kagflow.errors import LocalError, UsageError
-from kagflow.ship import history, hours
+from kagflow.ship import counts, history, hours
 from kagflow.ship.records import SCHEMA, HoursRow, Records, StepRow, SubmissionRow
 from kagflow.ship.remote_types import Quota, QuotaView
 
@@ -199,6 +199,6 @@ def test_a_stretch_ends_once(records: Records) -> None:
 
 def test_the_servers_quota_is_kept(records: Records) -> None:
     view = QuotaView(Quota(3600, 60, 108000, 108000), None, datetime(2026, 11, 28, tzinfo=UTC))
-    (row,) = hours.snapshot(records, view, profile="kaggle", account="ann")
+    (row,) = counts.snapshot(records, view, profile="kaggle", account="ann")
     assert (row.accelerator, row.used, row.source) == ("gpu", 3600.0, "server")
     assert row.refresh == "2026-11-28T00:00:00+00:00"

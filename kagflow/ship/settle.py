@@ -1,0 +1,124 @@
+"""Note what became of a kernel's run or of a submission: its row and its hours.
+
+`kagflow submit` notes what it waited for, `kagflow history` what had ended when somebody asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kagflow.ship import assumptions, hours
+from kagflow.ship.cause import cause
+from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
+from kagflow.ship.remote_types import KernelStatus, LogLine, Submission
+
+TAIL = 30  # lines of a failed kernel's log that are kept and shown
+
+
+def begin(records: Records, row: SubmissionRow, kind: str) -> HoursRow:
+    """Open the stretch of a submission's kernel run or of its scoring; it is there once."""
+    subject = f"{row.kernel}/v{row.kernel_version}" if kind == "kernel" else str(row.ref)
+    started = row.pushed_at if kind == "kernel" else row.submitted_at
+    projected = row.projected_p50
+    # Where nothing runs again, scoring takes no machine.
+    idle = kind == "submission" and (row.detail or {}).get("rerun") == "none"
+    stretch = HoursRow(
+        profile=row.profile,
+        account=row.account,
+        kind=kind,
+        competition=row.competition,
+        subject=subject,
+        place="kaggle",
+        accelerator="" if idle else row.accelerator or "",
+        started=str(started),
+        forecast_seconds=projected * 60 if projected is not None else None,
+    )
+    return hours.begin(records, stretch)
+
+
+def end_run(
+    records: Records, row: SubmissionRow, log: Sequence[LogLine], *, noticed: bool = False
+) -> HoursRow:
+    """Close the stretch of a kernel's run with what its log says that it took."""
+    seconds = max((line.seconds for line in log), default=None)
+    return hours.end(records, begin(records, row, "kernel"), seconds=seconds, noticed=noticed)
+
+
+def run_failed(
+    records: Records, row: SubmissionRow, status: KernelStatus, log: Sequence[LogLine]
+) -> SubmissionRow:
+    """Note that a kernel's run failed: Kaggle's reason, the likely cause, the log's end."""
+    lines = "".join(line.text for line in log).splitlines()[-TAIL:]
+    reason = status.message or status.name
+    found = cause(reason, lines)
+    return _update(
+        records,
+        row,
+        status="failed",
+        error=reason,
+        cause=found.name if found else None,
+        detail={**(row.detail or {}), "log": lines},
+    )
+
+
+def end_scoring(records: Records, row: SubmissionRow, *, noticed: bool = False) -> HoursRow:
+    """Close the stretch of a submission's scoring.
+
+    What a rerun is billed is not known: it counts as long as it took, or where it was only
+    noticed to have ended, as long as it was projected and at most as long as it may have taken.
+    """
+    stretch, seconds = begin(records, row, "submission"), None
+    if noticed:
+        passed = (datetime.now(UTC) - hours.moment(stretch.started)).total_seconds()
+        most = min(passed, hours.LONGEST.total_seconds())
+        seconds = most if stretch.forecast_seconds is None else min(most, stretch.forecast_seconds)
+    return hours.end(records, stretch, seconds=seconds, source="estimated", noticed=noticed)
+
+
+def scoring_failed(records: Records, row: SubmissionRow, item: Submission) -> SubmissionRow:
+    """Note that Kaggle could not score a submission."""
+    error = item.error or "no reason given"
+    found = cause(error)
+    named = found.name if found else None
+    return _update(records, row, status="failed", error=error, cause=named)
+
+
+def scored(  # noqa: PLR0913 - all that a score comes with
+    records: Records,
+    row: SubmissionRow,
+    item: Submission,
+    *,
+    state: Path,
+    rerun: str,
+    rerun_s: float,
+    watched: bool = True,
+) -> SubmissionRow:
+    """Note a submission's scores, minutes and hours; `state` is the client's folder.
+
+    How long a rerun took is known only where it was `watched`.
+    """
+    save = (row.detail or {}).get("save_minutes", row.real_minutes) or 0.0
+    reran, took = rerun != "none", rerun_s / 60
+    billed = reran and assumptions.value(state, "rerun_billed")
+    minutes = save + (took if billed else 0.0)
+    return _update(
+        records,
+        row,
+        status="scored",
+        public=item.public,
+        private=item.private,
+        scored_at=now(),
+        real_minutes=save if not reran else took if watched else None,
+        gpu_hours=minutes / 60 if hours.family(row.accelerator or "") else 0.0,
+        detail={
+            **(row.detail or {}),
+            "save_minutes": save,
+            "rerun_minutes": took if reran and watched else None,
+        },
+    )
+
+
+def _update(records: Records, row: SubmissionRow, **values: object) -> SubmissionRow:
+    return records.update(SubmissionRow, row.id, **values)
