@@ -13,7 +13,7 @@ import yaml
 
 from kagflow import durable
 from kagflow.errors import RefusedError
-from kagflow.learn import provenance
+from kagflow.learn import checkpoint, provenance
 from kagflow.learn.cache import data_hash
 from kagflow.learn.job import Job
 from kagflow.progress import Progress
@@ -67,7 +67,7 @@ def begin(job: Job, device: str, progress: Progress) -> bool:
         return now.finished
     if now.finished or not job.force:
         raise _refusal(job, changes, finished=now.finished)
-    before = dict(yaml.safe_load(path.read_text()))
+    before = dict(yaml.safe_load(path.read_text())) if path.is_file() else {}
     _record(job, changes, files)
     _write(path, config | {key: before[key] for key in (RESOLVED,) if key in before})
     progress.note(f"going on in spite of: {'; '.join(changes)}")
@@ -77,7 +77,10 @@ def begin(job: Job, device: str, progress: Progress) -> bool:
 def _compare(job: Job, files: Mapping[str, str]) -> Standing:
     path = job.run_dir / CONFIG
     if not path.is_file():
-        return Standing(begun=False)
+        # Nobody can tell whose checkpoints these are.
+        orphans = checkpoint.steps(job.run_dir)
+        lost = (f"there are checkpoints but no {CONFIG}",) if orphans else ()
+        return Standing(begun=bool(orphans), other=lost)
     before, config = dict(yaml.safe_load(path.read_text())), _config(job, provenance.digest(files))
     finished = (job.run_dir / "run.json").is_file()
     if finished:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from kagflow.errors import RefusedError
+from kagflow.learn import checkpoint
 from kagflow.learn.begin import begin, differences, resolve, resolved
 from kagflow.learn.job import Job
 
@@ -88,6 +89,18 @@ def test_a_finished_run_stays_and_says_that_its_code_has_changed(job, own, run_d
     with pytest.raises(RefusedError) as caught:
         begin(job(epochs=9, force=True), "cpu", notes)
     assert "--force-resume" not in caught.value.hint
+
+
+def test_checkpoints_whose_origin_is_lost_are_refused(job, run_dir):
+    begin(job(), "cpu", Notes())
+    checkpoint.save(run_dir, {}, step=3, epoch=1)
+    (run_dir / "config.yaml").unlink()
+    with pytest.raises(RefusedError, match=r"checkpoints but no config\.yaml"):
+        begin(job(epochs=9), "cpu", Notes())
+    notes = Notes()
+    assert begin(job(epochs=9, force=True), "cpu", notes) is False
+    assert "no config.yaml" in notes.said[0]
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["recipe"]["epochs"] == 9
 
 
 def test_what_the_run_found_itself_is_no_difference(job, run_dir):
