@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from kagflow import naming
-from kagflow.cli import competitions, ensemble, pack, remotes
+from kagflow.cli import competitions, ensemble, kernels, pack, remotes
 from kagflow.cli.competitions import Known
+from kagflow.cli.kernels import PLAIN, How
 from kagflow.cli.pack import Packed
 from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.errors import RefusedError
 from kagflow.workspace import user_state
 
 # Of what a rehearsal could not prove, these are worth a line of their own.
-SHOWN = ("python:", "torch:", "numpy:", "the list")
+SHOWN = ("python:", "torch:", "numpy:", "gpu:", "the list")
 
 if TYPE_CHECKING:
     from kagflow.rehearse.receipt import Receipt
-    from kagflow.ship.kernel import Kernel
     from kagflow.ship.plan import SubmitPlan
     from kagflow.ship.plan_datasets import DatasetPlan
     from kagflow.ship.remote import Remote
@@ -41,6 +40,10 @@ def command(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Submit the same pack once more.")] = False,
+    notebook: Annotated[
+        bool,
+        typer.Option("--notebook", help="As a notebook, whose failures Kaggle does not tell."),
+    ] = False,
 ) -> None:
     """Submit: makes the missing ensemble and pack, rehearses the kernel offline, pushes, waits."""
     session = open_session(context)
@@ -48,9 +51,10 @@ def command(
     competitions.manifest(session.workspace, known)
     remote = remotes.open_remote(session)
     packed = pack.ensure(session, known, name=name)
-    plan = make_plan(known, packed, remote, again=again)
+    how = How(again=again, notebook=notebook)
+    plan = make_plan(known, packed, remote, how)
     show_plan(session, plan, packed)
-    receipt = rehearse(session, known, packed, full=full)
+    receipt = rehearse(session, known, packed, full=full, notebook=notebook)
     show_receipt(session, receipt)
     if receipt.verdict == "red":
         raise RefusedError(
@@ -64,7 +68,7 @@ def command(
         )
         return
     confirm(receipt, yes=yes)
-    row = execute(session, known, packed, remote=remote, again=again)
+    row = execute(session, known, packed, remote=remote, how=how)
     session.out.result(
         {"plan": plan.to_dict(), "submission": row, "next": session.command("history")},
         f"submission {row['ref']}: public {_score(row['public'])}, private "
@@ -72,21 +76,21 @@ def command(
     )
 
 
-def make_plan(known: Known, packed: Packed, remote: Remote, *, again: bool = False) -> SubmitPlan:
+def make_plan(known: Known, packed: Packed, remote: Remote, how: How = PLAIN) -> SubmitPlan:
     """Return what submitting a pack would do."""
     from kagflow.ship.plan import SubmitRequest
     from kagflow.ship.plan import make_plan as plan
     from kagflow.ship.records import Records
 
-    kernel = _kernel(known, packed, account=remote.account())
+    kernel = kernels.render(known, packed, account=remote.account(), notebook=how.notebook)
     request = SubmitRequest(
         competition=known.name,
         slug=known.config.slug,
         pack=packed.pack.path,
         kernel=kernel.folder,
         timeout_s=kernel.timeout_s,
-        facts=_facts(packed),
-        again=again,
+        facts=_facts(packed, how.notebook),
+        again=how.again,
     )
     return plan(request, remote, Records(user_state()))
 
@@ -101,7 +105,7 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
         ("score out of fold", f"{score:.4f} ({cv['label']}), all-empty {cv['floor']:.4f}"),
         *((one.part, f"{one.push.ref} version {one.version}, {_upload(one)}")
           for one in plan.datasets),
-        ("kernel", f"{plan.kernel}, {plan.accelerator}, internet off, private"),
+        ("kernel", f"{plan.kernel}, {plan.kernel_type}, {plan.accelerator}, internet off, private"),
         ("machine received", plan.machine or "not known: kagflow doctor --live tells"),
         ("session ends after", f"{plan.timeout_s / 60:.0f} min{_unless(plan)}"),
         ("submissions left today", plan.submissions_left),
@@ -110,7 +114,9 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
     session.out.table(f"submit {plan.competition}, pack {plan.pack}", ("", ""), rows)
 
 
-def rehearse(session: Session, known: Known, packed: Packed, *, full: bool = False) -> Receipt:
+def rehearse(
+    session: Session, known: Known, packed: Packed, *, full: bool = False, notebook: bool = False
+) -> Receipt:
     """Return the receipt of this very pack, rehearsing it where there is none that passed.
 
     A receipt that leaves images open does not answer for a `full` rehearsal.
@@ -120,7 +126,7 @@ def rehearse(session: Session, known: Known, packed: Packed, *, full: bool = Fal
     from kagflow.rehearse.rehearsal import Limits, RehearsalSpec
     from kagflow.rehearse.rehearsal import rehearse as run
 
-    out = _beside(packed, "receipt.json")
+    out = kernels.beside(packed, "receipt.json", notebook)
     if out.is_file():
         earlier = read_receipt(out)
         enough = not (full and earlier.not_run)
@@ -130,9 +136,11 @@ def rehearse(session: Session, known: Known, packed: Packed, *, full: bool = Fal
     generated = competitions.manifest(session.workspace, known).get("generated")
     limits, mini = known.config.limits, known.config.mini
     hidden = mini.hidden_images if generated and mini else limits.hidden_images
+    account = session.workspace.profile
+    kernel = kernels.render(known, packed, account=account, notebook=notebook)
     spec = RehearsalSpec(
         pack=packed.pack.path,
-        kernel=_kernel(known, packed, account=session.workspace.profile).script,
+        kernel=kernel.script,
         data=session.workspace.data(known.name),
         task=known.config.task(),
         rerun_kind=rerun_kind(session, known),
@@ -211,14 +219,14 @@ def execute(
     packed: Packed,
     *,
     remote: Remote | None = None,
-    again: bool = False,
+    how: How = PLAIN,
 ) -> dict[str, Any]:
     """Carry the plan out and return the submission's row."""
     from kagflow.ship import history, submit
     from kagflow.ship.records import Records
 
     remote = remote or remotes.open_remote(session)
-    plan = make_plan(known, packed, remote, again=again)
+    plan = make_plan(known, packed, remote, how)
     done = submit.execute(plan, remote, Records(user_state()), progress=session.out.progress())
     if done.already:
         session.out.say("this pack was submitted before; --again would submit it once more")
@@ -230,28 +238,7 @@ def save_seconds(receipt: Receipt) -> float | None:
     return max((run.seconds for run in receipt.runs if run.mode == "save"), default=None)
 
 
-def _kernel(known: Known, packed: Packed, *, account: str) -> Kernel:
-    from kagflow.ship.kernel import KernelSpec, render_kernel
-    from kagflow.ship.plan import kernel_slug, kernel_title
-
-    spec = KernelSpec(
-        owner=account,
-        slug=kernel_slug(known.name),
-        title=kernel_title(known.name),
-        competition_slug=known.config.slug,
-        # The version is pinned when it exists: at the push.
-        datasets=(),
-        accelerator=known.config.accelerator,
-        timeout_s=int(known.config.limits.inference_minutes * 60),
-    )
-    return render_kernel(packed.pack.path, _beside(packed, "kernel"), spec)
-
-
-def _beside(packed: Packed, suffix: str) -> Path:
-    return packed.pack.path.with_name(f"{packed.pack.hash}.{suffix}")
-
-
-def _facts(packed: Packed) -> dict[str, Any]:
+def _facts(packed: Packed, notebook: bool) -> dict[str, Any]:
     from kagflow.rehearse.receipt import read_receipt
 
     value, cv = packed.ensemble, packed.ensemble["cv"]
@@ -268,7 +255,7 @@ def _facts(packed: Packed) -> dict[str, Any]:
         "cv_label": cv["label"],
         "floor": cv["floor"],
     }
-    receipt = _beside(packed, "receipt.json")
+    receipt = kernels.beside(packed, "receipt.json", notebook)
     if receipt.is_file():
         read = read_receipt(receipt)
         facts |= {"receipt": read.verdict, "projected_p50": read.projected_minutes}

@@ -15,6 +15,7 @@ from kagflow.errors import DataError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
 from kagflow.rehearse import sandbox, trial, verdict
+from kagflow.rehearse.cells import code_of
 from kagflow.rehearse.plan import Layout
 from kagflow.rehearse.receipt import Receipt, Run
 from kagflow.rehearse.sandbox import Layer, SandboxResult, SandboxSpec
@@ -58,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class RehearsalSpec:
-    """Say what is rehearsed: a pack folder, its kernel.py, and data/<competition>.
+    """Say what is rehearsed: a pack folder, its kernel.py or .ipynb, and data/<competition>.
 
     `rerun_kind` is the competition's `rerun`; under "none" the saved output is what is scored, so
     the unseen set is run as a save. `images` is the size of the unseen set; `full` runs as many as
@@ -85,6 +86,7 @@ class _Ended:
     failure: Failure | None
     report: Mapping[str, Any]
     tail: tuple[str, ...]
+    unproved: tuple[str, ...]
 
 
 def rehearse(spec: RehearsalSpec, out: Path, *, progress: Progress = QUIET) -> Receipt:
@@ -100,6 +102,7 @@ def rehearse(spec: RehearsalSpec, out: Path, *, progress: Progress = QUIET) -> R
     progress.start("rehearse", 5 if spec.full else 3, "runs")
     # Beside the receipt, so that images can be linked instead of copied.
     with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=out.parent) as folder:
+        spec = replace(spec, kernel=_script(spec.kernel, Path(folder)))
         held = _leaks(spec, Path(folder))
         progress.advance()
         ended = _runs(spec, Path(folder), progress)
@@ -116,6 +119,15 @@ def _manifest(pack: Path) -> dict[str, Any]:
         return {"pack": name, "relied_on": env.get("relied_on", {})}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{pack} is no whole pack: {error!r}", hint="pack again") from None
+
+
+def _script(kernel: Path, folder: Path) -> Path:
+    """Return what the sandbox runs: a script itself, or the code of a notebook."""
+    if kernel.suffix != ".ipynb":
+        return kernel
+    script = folder / "notebook.py"
+    script.write_text(code_of(kernel.read_text(), "notebook"))
+    return script
 
 
 def _runs(spec: RehearsalSpec, folder: Path, progress: Progress) -> list[_Ended]:
@@ -158,7 +170,7 @@ def _run(
         sentence=failure.sentence if failure else "",
     )
     tail = verdict.lines(result.log)[-verdict.TAIL :] if failure else []
-    return _Ended(run, failure, report, tuple(tail))
+    return _Ended(run, failure, report, tuple(tail), verdict.unproved(result.log))
 
 
 def _box(spec: RehearsalSpec, script: Path, working: Path, shown: Path) -> SandboxSpec:
@@ -223,7 +235,7 @@ def _receipt(
         failure=failure.name if failure else "",
         sentence=failure.sentence if failure else "",
         warnings=tuple(_warnings(ended, minutes, spec.limits)),
-        unproved=tuple(_unproved(spec.fingerprint, manifest["relied_on"])),
+        unproved=tuple(dict.fromkeys(_unproved(spec, manifest["relied_on"], ended))),
         notes=spec.notes,
         log_tail=last.tail,
         **held,
@@ -261,10 +273,15 @@ def _warnings(ended: list[_Ended], minutes: float | None, limits: Limits) -> Ite
         yield "no image of the unseen set got any prediction"
 
 
-def _unproved(fingerprint: Fingerprint, relied_on: Iterable[str]) -> Iterable[str]:
-    here = platform.python_version()
-    if here.split(".")[:2] != fingerprint.python.split(".")[:2]:
-        yield f"python: {here} here, {fingerprint.python} in the image"
-    yield from differences(fingerprint, relied_on)
-    if fingerprint.approximate:
-        yield f"the list of the image's distributions ({fingerprint.name}) is approximate"
+def _unproved(
+    spec: RehearsalSpec, relied_on: Iterable[str], ended: Iterable[_Ended]
+) -> Iterable[str]:
+    """List what differs here from the image, and what the kernel itself could not try."""
+    image, here = spec.fingerprint, platform.python_version()
+    if here.split(".")[:2] != image.python.split(".")[:2]:
+        yield f"python: {here} here, {image.python} in the image"
+    yield from differences(image, relied_on)
+    if image.approximate:
+        yield f"the list of the image's distributions ({image.name}) is approximate"
+    for one in ended:
+        yield from one.unproved

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from kagflow import durable, fingerprint
 from kagflow.errors import KagflowError
 from kagflow.rehearse import datasets, lies
+from kagflow.rehearse.cells import code_of
 from kagflow.rehearse.plan import Layout
 from kagflow.rehearse.quota import accelerator_of
 from kagflow.rehearse.sandbox import SandboxResult, SandboxSpec
@@ -270,9 +271,5 @@ def layout_of(settings: Settings, session: int) -> Layout:
 
 
 def source_of(request: dict[str, Any]) -> str:
-    """Return the Python source of a push; a notebook's code cells are put one after the other."""
-    text = str(request.get("text") or "")
-    if request.get("kernelType") != "notebook":
-        return text
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells) + "\n"
+    """Return the Python source of a push."""
+    return code_of(str(request.get("text") or ""), str(request.get("kernelType") or ""))

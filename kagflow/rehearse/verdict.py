@@ -27,6 +27,7 @@ TAIL = 30
 
 _ERROR = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Failed|Interrupt|Exit)\b(?:: .*)?)")
 _FAILED = re.compile(r"\bFAILED\b[^:]*: (.*)")
+_UNPROVED = re.compile(r"\bkagflow +[\d.]+ s +unproved: (.*)")
 _MODULE = re.compile(r"No module named '([^']+)'")
 _NETWORK = re.compile(
     r"Network is unreachable|Name or service not known|Temporary failure in name resolution|"
@@ -82,6 +83,11 @@ def explain(log: Sequence[LogRecord]) -> str:
         if found:
             return _advise(found[1].strip())
     return ""
+
+
+def unproved(log: Sequence[LogRecord]) -> tuple[str, ...]:
+    """Return what the kernel says that this machine can't prove of Kaggle's."""
+    return tuple(found[1] for line in lines(log) if (found := _UNPROVED.search(line)))
 
 
 def lines(log: Sequence[LogRecord]) -> list[str]:

@@ -1,4 +1,8 @@
-"""Write the kernel that runs a pack: one script of the standard library and its metadata."""
+"""Write the kernel that runs a pack: one script of the standard library and its metadata.
+
+A script by default: only a script that fails is called failed by Kaggle. A notebook holds the same
+code in one cell.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,12 @@ from typing import Any
 
 from kagflow import durable
 from kagflow.errors import UsageError
+from kagflow.ship import notebook
 from kagflow.ship.pack import CONFIG, read_pack
 from kagflow.ship.render import render
 
 SCRIPT = "kernel.py"
+NOTEBOOK = "kernel.ipynb"
 METADATA = "kernel-metadata.json"
 # Kaggle takes at most 1 MiB of source.
 MAX_BYTES = 1 << 20
@@ -35,6 +41,22 @@ class KernelSpec:
     datasets: tuple[str, ...]
     accelerator: str
     timeout_s: int
+    notebook: bool = False
+
+    @property
+    def is_gpu(self) -> bool:
+        """Tell whether the accelerator is one that CUDA computes on."""
+        return self.accelerator not in ("", NO_ACCELERATOR) and not self.is_tpu
+
+    @property
+    def is_tpu(self) -> bool:
+        """Tell whether the accelerator is a TPU."""
+        return self.accelerator.lower().startswith("tpu")
+
+    @property
+    def file(self) -> str:
+        """The name of the file that is pushed."""
+        return NOTEBOOK if self.notebook else SCRIPT
 
 
 @dataclass(frozen=True)
@@ -47,12 +69,12 @@ class Kernel:
 
     @property
     def script(self) -> Path:
-        """The script that is pushed."""
-        return self.folder / SCRIPT
+        """The script or notebook that is pushed."""
+        return self.folder / str(self.metadata["code_file"])
 
 
 def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
-    """Write kernel.py and kernel-metadata.json for a checked pack into `target`.
+    """Write kernel.py or .ipynb and kernel-metadata.json for a checked pack into `target`.
 
     Raises UsageError where Kaggle would silently take another name or another data version.
     """
@@ -65,15 +87,18 @@ def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
         "parts": {part.name: part.hash for part in made.parts},
         "python": made.env.manifest["python"],
         "competition": spec.competition_slug,
+        "gpu": spec.accelerator if spec.is_gpu else "",
         "task": _task_facts(config["task"]),
         "minutes": float(limits.get("inference_minutes") or UNKNOWN_MINUTES),
         "memory_gb": float(limits.get("memory_gb") or UNKNOWN_GB),
     }
     text = render(f"kernel/{SCRIPT}.j2", values)
+    if spec.notebook:
+        text = notebook.wrap(spec.title, text)
     if len(text.encode()) >= MAX_BYTES:
         raise UsageError(f"the kernel has {len(text)} characters, Kaggle takes 1 MiB")
     metadata = {**kernel_metadata(spec), **_pinned(made.env.manifest)}
-    durable.write_text(target / SCRIPT, text)
+    durable.write_text(target / spec.file, text)
     durable.write_json(target / METADATA, metadata)
     return Kernel(target, metadata, spec.timeout_s)
 
@@ -84,16 +109,15 @@ def kernel_metadata(spec: KernelSpec) -> dict[str, Any]:
     Unsaid, the client turns the internet on and the server picks a retired accelerator.
     """
     accelerator = spec.accelerator or NO_ACCELERATOR
-    tpu = accelerator.lower().startswith("tpu")
     return {
         "id": f"{spec.owner}/{spec.slug}",
         "title": spec.title,
-        "code_file": SCRIPT,
+        "code_file": spec.file,
         "language": "python",
-        "kernel_type": "script",
+        "kernel_type": "notebook" if spec.notebook else "script",
         "is_private": True,
-        "enable_gpu": accelerator != NO_ACCELERATOR and not tpu,
-        "enable_tpu": tpu,
+        "enable_gpu": spec.is_gpu,
+        "enable_tpu": spec.is_tpu,
         "enable_internet": False,
         "machine_shape": accelerator,
         "dataset_sources": list(spec.datasets),

@@ -19,8 +19,8 @@ from kagflow.ship.remote import Remote
 from kagflow.ship.remote_competitions import SITE
 from kagflow.ship.remote_types import Quota
 
-SCRIPT = "kernel.py"
 METADATA = "kernel-metadata.json"
+KERNEL = ("id", "title", "code_file", "kernel_type", "machine_shape")
 SESSION_S = 12 * 3600.0  # Kaggle's own limit on a run
 
 
@@ -58,6 +58,7 @@ class SubmitPlan:
     datasets: tuple[DatasetPlan, ...]
     kernel: str
     title: str
+    kernel_type: str
     script: Path
     image: str
     accelerator: str
@@ -90,6 +91,7 @@ class SubmitPlan:
             "datasets": [one.to_dict() for one in self.datasets],
             "kernel": self.kernel,
             "title": self.title,
+            "kernel_type": self.kernel_type,
             "image": self.image or None,
             "accelerator": self.accelerator,
             "machine": self.machine,
@@ -106,14 +108,14 @@ class SubmitPlan:
         }
 
 
-def kernel_title(competition: str) -> str:
+def kernel_title(competition: str, *, notebook: bool = False) -> str:
     """Return the kernel's title, which reads as its slug."""
-    return f"kagflow {slugify(competition)}"
+    return f"kagflow {slugify(competition)}{' notebook' if notebook else ''}"
 
 
-def kernel_slug(competition: str) -> str:
+def kernel_slug(competition: str, *, notebook: bool = False) -> str:
     """Return the slug that Kaggle makes of the title."""
-    return f"kagflow-{slugify(competition)}"
+    return kernel_title(competition, notebook=notebook).replace(" ", "-")
 
 
 def attempt_token(pack: str, attempt: int) -> str:
@@ -150,6 +152,7 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
         datasets=plan_datasets(remote, request.competition, pack),
         kernel=f"{account}/{str(metadata['id']).partition('/')[2]}",
         title=str(metadata["title"]),
+        kernel_type=str(metadata["kernel_type"]),
         script=request.kernel / str(metadata["code_file"]),
         image=str(pack.env.manifest.get("digest", "")),
         accelerator=accelerator,
@@ -170,7 +173,7 @@ def _metadata(request: SubmitRequest) -> dict[str, Any]:
     path = request.kernel / METADATA
     try:
         found = dict(json.loads(path.read_text()))
-        kernel = {key: found[key] for key in ("id", "title", "code_file", "machine_shape")}
+        kernel = {key: found[key] for key in KERNEL}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} does not describe a kernel: {error!r}") from None
     if found.get("enable_internet") is not False or found.get("is_private") is not True:

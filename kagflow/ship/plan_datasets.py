@@ -48,8 +48,8 @@ def plan_datasets(remote: Remote, competition: str, pack: Pack) -> tuple[Dataset
 
 def slugify(competition: str) -> str:
     """Return a competition's name as a part of a slug, short enough for what is put around it."""
-    # Kaggle takes 6 to 50 letters, and `kagflow-` and `-weights` need 16.
-    return re.sub(r"[^a-z0-9]+", "-", competition.lower()).strip("-")[:34].strip("-")
+    # Kaggle takes 6 to 50 letters, and `kagflow-` and `-notebook` need 17.
+    return re.sub(r"[^a-z0-9]+", "-", competition.lower()).strip("-")[:33].strip("-")
 
 
 def _plan(remote: Remote, competition: str, part: Part) -> DatasetPlan:

@@ -12,6 +12,7 @@ import requests
 
 from kagflow.errors import DataError, RemoteError
 from kagflow.progress import QUIET, Progress
+from kagflow.ship import notebook
 from kagflow.ship.remote_download import Download
 from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
 from kagflow.ship.remote_rpc import Calls
@@ -50,7 +51,7 @@ class KernelCalls(Calls):
     def find_kernel(self, push: KernelPush, *, after: int = 0) -> Pushed | None:
         """Return the kernel's newest version where it holds exactly this source."""
         version, source = self.kernel_version(push.ref)
-        if version <= after or source.strip() != push.text.strip():
+        if version <= after or not notebook.same(push.text, source):
             return None
         return Pushed(push.ref, version, f"https://www.kaggle.com/code/{push.ref}")
 

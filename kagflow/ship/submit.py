@@ -14,7 +14,7 @@ from typing import Any
 
 from kagflow.errors import RefusedError, RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import assumptions, hours
+from kagflow.ship import assumptions, hours, notebook
 from kagflow.ship.plan import SubmitPlan, SubmitRequest, make_plan
 from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.remote import Remote
@@ -251,16 +251,16 @@ def kernel_push(plan: SubmitPlan, pinned: tuple[str, ...]) -> KernelPush:
 
     A push is found again by its source, and two packs may have the same script.
     """
-    text = f"{plan.script.read_text().rstrip()}\n# {plan.token}\n"
     return KernelPush(
         ref=plan.kernel,
         title=plan.title,
-        text=text,
+        text=notebook.append(plan.script.read_text(), f"# {plan.token}"),
         datasets=pinned,
         competition=plan.slug,
         machine_shape=plan.accelerator,
         docker_image=plan.image,
         timeout_s=plan.timeout_s,
+        kernel_type=plan.kernel_type,
     )
 
 

@@ -74,6 +74,17 @@ def test_the_road_as_typed(root: Path, kagflow: Any) -> None:
     assert kagflow("history")["submissions"] == []
 
 
+def test_a_notebook_is_rehearsed_on_its_own(root: Path, kagflow: Any) -> None:
+    dry = kagflow("submit", "--dry-run", "--notebook")
+    assert (dry["plan"]["kernel_type"], dry["receipt"]["verdict"]) == ("notebook", "yellow")
+    assert dry["plan"]["title"] == "kagflow shapes notebook"
+    packs = root / ".kagflow/local/packs/shapes"
+    pack = dry["plan"]["pack"]
+    assert {file.name for file in packs.glob(f"{pack}*")} >= {
+        pack, f"{pack}.kernel", f"{pack}.notebook.kernel", f"{pack}.receipt.json",
+        f"{pack}.notebook.receipt.json"}  # fmt: skip
+
+
 def test_submitting_is_the_plan_that_was_rehearsed_and_happens_once(kagflow: Any) -> None:
     refused = kagflow("submit", code=8)
     assert "--yes" in refused["hint"]

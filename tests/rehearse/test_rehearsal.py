@@ -125,6 +125,29 @@ def test_a_good_kernel_is_yellow(spec, tmp_path) -> None:
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
+def test_what_the_kernel_could_not_try_here_is_kept_once(spec, tmp_path) -> None:
+    gpu = "gpu: none here, NvidiaTeslaT4 asked for"
+    printed = f"print('kagflow     0.1 s  unproved: {gpu}')"
+    receipt = rehearse(kernel(spec, printed), tmp_path / "r.json")
+    assert receipt.verdict == "yellow"
+    assert receipt.unproved.count(gpu) == 1
+
+
+@pytest.mark.parametrize("fault", ["", "raise RuntimeError('in a cell')"])
+def test_a_notebook_is_rehearsed_as_its_code(spec, tmp_path, fault) -> None:
+    source = kernel(spec, fault).kernel.read_text()
+    cells = [
+        {"cell_type": "markdown", "source": ["# A title: ", "no Python"]},
+        {"cell_type": "code", "source": ["first = 1\n", "second = 2"]},
+        {"cell_type": "code", "source": f"assert first + second == 3\n{source}"},
+    ]
+    notebook = tmp_path / "kernel.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}))
+    receipt = rehearse(replace(spec, kernel=notebook), tmp_path / "r.json")
+    assert receipt.verdict == ("red" if fault else "yellow"), receipt.sentence
+    assert ("in a cell" in receipt.sentence) == bool(fault)
+
+
 def test_without_a_rerun_the_unseen_set_is_a_save(spec, tmp_path) -> None:
     fault = "assert not rerun"
     receipt = rehearse(kernel(replace(spec, rerun_kind="none"), fault), tmp_path / "r.json")

@@ -10,15 +10,17 @@ import runpy
 import shutil
 import sys
 import time
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nbformat
 import pip
 import pytest
 
 from kagflow import durable, process
 from kagflow.errors import DataError, UsageError
-from kagflow.ship import kernel, parts, wheelfile
+from kagflow.ship import kernel, notebook, parts, wheelfile
 from kagflow.ship.kernel import Kernel, KernelSpec, render_kernel
 from kagflow.task import submission
 from kagflow.task.spec import TaskSpec
@@ -73,6 +75,24 @@ def main(pack, competition_input, working, *, rerun, boot):
 """
 
 
+# Stands in for torch on a machine with GPUs.
+TORCH = b"""
+import os
+class cuda:
+    is_available = staticmethod(lambda: os.environ["GPUS"] != "none")
+    device_count = staticmethod(lambda: len(os.environ["GPUS"]))
+class zeros:
+    def __init__(self, count, device):
+        self.good = os.environ["GPUS"][int(device[5:])] == "g"
+    def __add__(self, other):
+        if not self.good:
+            raise RuntimeError("no kernel image is available")
+        return self
+    def item(self):
+        return 1.0
+"""
+
+
 @dataclass(frozen=True)
 class Room:
     """A fake /kaggle with one pack as two datasets, its kernel and a bare Python."""
@@ -91,6 +111,7 @@ class Room:
             "PATH": os.environ["PATH"],
             "KAGGLE_INPUT_ROOT": str(self.root / "input"),
             "KAGGLE_WORKING_ROOT": str(self.root / "working"),
+            "GPUS": "gg",
             **({"KAGGLE_IS_COMPETITION_RERUN": "1"} if rerun else {}),
             **extra,
         }
@@ -133,9 +154,11 @@ def furnish(
     env.mkdir(parents=True)
     weights.mkdir(parents=True)
     (weights / "weights.bin").write_text(what)
+    (weights / "other.bin").write_text("of another member")
     durable.write_json(weights / "config.json", {"task": TASK.to_dict(), "limits": limits or {}})
     info = "kagflow_runtime-1.dist-info"
     files = {
+        "torch.py": TORCH,
         "kagflow/__init__.py": b"",
         "kagflow/infer/__init__.py": b"",
         "kagflow/infer/kernel.py": MAIN,
@@ -231,11 +254,19 @@ def test_a_flipped_byte_fails_the_save(room: Room) -> None:
     assert not room.submission.exists()
 
 
-def test_a_flipped_byte_leaves_the_empty_submission_in_a_rerun(room: Room) -> None:
+def test_a_rerun_goes_on_with_what_is_whole(room: Room) -> None:
+    # Of several members, the one whose weights these are fails its parity and is left out.
+    flip(room.weights / "other.bin")
+    code, log = room.run(rerun=True)
+    assert (code, room.submission.read_text()) == (0, SAMPLE.replace(",1 1,", ",2 2,")), log
+    assert "going on although other.bin is not the file that was packed" in log
+    (room.weights / "other.bin").unlink()
+    code, log = room.run(rerun=True)
+    assert ",2 2," in room.submission.read_text()
+    assert "going on although other.bin is missing" in log
     flip(room.weights / "weights.bin")
     code, log = room.run(rerun=True)
     assert (code, room.submission.read_text()) == (0, EMPTY), log
-    assert "weights.bin is not the file that was packed" in log
 
 
 @pytest.mark.parametrize(
@@ -314,7 +345,7 @@ def test_the_clock_starts_with_the_container(room: Room) -> None:
 @pytest.mark.parametrize("part", parts.PARTS)
 def test_a_stale_dataset_is_named(room: Room, part: str) -> None:
     folder = room.env if part == "env" else room.weights
-    (folder / "other.bin").write_text("newer")
+    (folder / "newer.bin").write_text("newer")
     seal(room)
     code, log = room.run()
     assert code == 1
@@ -346,14 +377,145 @@ def test_a_missing_file_is_named(room: Room) -> None:
     assert "config.json is missing from the pack" in room.run()[1]
 
 
-def test_another_python_is_fatal_but_in_a_rehearsal(tmp_path: Path, bare: Path) -> None:
-    room = furnish(tmp_path, bare, python="3.9")
+def test_another_python_is_fatal_on_a_save_on_kaggle(tmp_path: Path, bare: Path) -> None:
+    room = furnish(tmp_path, bare, python="3.9", approximate=False)
     code, log = room.run()
     assert code == 1
-    assert f"Python is {HERE}, the pack was made for 3.9" in log
+    full = ".".join(map(str, sys.version_info[:3]))
+    assert f"FAILED: python: {full} here, 3.9 in the image" in log.splitlines()[-1]
     code, log = room.run(KAGFLOW_REHEARSAL="1")
     assert code == 0, log
-    assert "unproved: Python is" in log
+    assert f"unproved: python: {full} here, 3.9 in the image" in log
+    code, log = room.run(rerun=True)
+    assert (code, room.submission.read_text()) == (0, SAMPLE.replace(",1 1,", ",2 2,")), log
+    assert "going on although python" in log
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fails"),
+    [
+        ({"numpy": "2.0.2"}, "numpy: missing here, 2.0.2 in the image"),
+        ({"timm": "1", "torch": "2.10.0+cu128"}, "torch: missing here, 2.10.0+cu128"),
+        ({"timm": "1.0.26"}, ""),
+        ({"kagflow-runtime": "1"}, ""),
+    ],
+)
+def test_what_decides_must_be_as_in_the_image(
+    tmp_path: Path, bare: Path, wanted: dict[str, str], fails: str
+) -> None:
+    room = furnish(tmp_path, bare, approximate=False, relied_on=wanted)
+    code, log = room.run()
+    assert code == bool(fails), log
+    for name, version in wanted.items():
+        assert re.search(rf"{name} +{re.escape(version)} +", log)
+    if not fails:
+        return
+    assert f"FAILED: {fails}" in log.splitlines()[-1]
+    assert room.run(KAGFLOW_REHEARSAL="1")[0] == 0
+    code, log = room.run(rerun=True)
+    assert code == 0
+    assert ",2 2," in room.submission.read_text()
+    assert f"going on although {fails}" in log
+
+
+def test_a_list_that_is_approximate_only_warns(tmp_path: Path, bare: Path) -> None:
+    room = furnish(tmp_path, bare, python="3.9", relied_on={"torch": "2.10.0"})
+    code, log = room.run()
+    assert code == 0, log
+    assert "warning: torch: missing here, 2.10.0 in the image, by a list that is" in log
+    assert "warning: python: " in log
+
+
+def test_another_cuda_of_the_same_release_is_no_difference(tmp_path: Path, bare: Path) -> None:
+    room = furnish(tmp_path, bare, approximate=False, relied_on={"torch": "1.0+cu128"})
+    wheel = next(room.env.glob("*.whl"))
+    info = "torch-1.0+cpu.dist-info"
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 1.0+cpu\n"
+        )
+    seal(room, approximate=False, relied_on={"torch": "1.0+cu128"})
+    render(room)
+    code, log = room.run()
+    assert code == 0, log
+    assert re.search(r"torch +1.0\+cu128 +1.0\+cpu +differs", log)
+
+
+def test_another_image_is_a_warning(tmp_path: Path, bare: Path) -> None:
+    room = furnish(tmp_path, bare, digest="sha256:aa")
+    assert "warning" not in room.run(KAGGLE_DOCKER_IMAGE="gcr.io/k@sha256:aa")[1].replace(
+        "warning: numpy", ""
+    )
+    code, log = room.run(KAGGLE_DOCKER_IMAGE="gcr.io/k@sha256:bb")
+    assert code == 0
+    assert "warning: the image is gcr.io/k@sha256:bb, the pack was made for sha256:aa" in log
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        ("none", "gpu: none here, NvidiaTeslaT4 asked for"),
+        ("gb", "gpu: number 1 does not compute: no kernel image is available"),
+    ],
+)
+def test_a_gpu_that_does_not_compute_is_fatal_on_a_save_on_kaggle(
+    room: Room, gpus: str, said: str
+) -> None:
+    code, log = room.run(GPUS=gpus)
+    assert code == 1
+    assert f"FAILED: {said}" in log.splitlines()[-1]
+    code, log = room.run(GPUS=gpus, KAGFLOW_REHEARSAL="1")
+    assert code == 0, log
+    assert f"unproved: {said}" in log
+    code, log = room.run(GPUS=gpus, rerun=True)
+    assert code == 0
+    assert f"going on although {said}" in log
+    assert ",2 2," in room.submission.read_text()
+
+
+@pytest.mark.parametrize("accelerator", ["None", "", "TpuV5E8"])
+def test_without_a_gpu_none_is_looked_for(room: Room, accelerator: str) -> None:
+    render(room, replace(SPEC, accelerator=accelerator))
+    assert room.run(GPUS="none")[0] == 0
+
+
+def test_a_notebook_is_the_same_code_in_one_cell(room: Room, tmp_path: Path) -> None:
+    made = render(room, replace(SPEC, notebook=True), tmp_path / "notebook")
+    assert made.script.name == "kernel.ipynb"
+    assert made.metadata["kernel_type"] == "notebook"
+    assert made.metadata["code_file"] == "kernel.ipynb"
+    assert made.script.stat().st_size < 1 << 20
+    read = nbformat.read(made.script, as_version=4)
+    nbformat.validate(read)
+    title, code = read.cells
+    assert (title.cell_type, title.source) == ("markdown", "# Rolls abc")
+    script = (room.root / "kernel" / "kernel.py").read_text()
+    assert code.source == script.rstrip()
+    again = render(room, replace(SPEC, notebook=True), tmp_path / "again")
+    assert again.script.read_bytes() == made.script.read_bytes()
+
+
+def test_a_notebooks_cell_ends_without_an_exit_when_all_is_well(room: Room) -> None:
+    # IPython calls every exit a failure.
+    script = room.root / "kernel" / "kernel.py"
+    script.write_text(f"{script.read_text()}\nprint('the next cell')\n")
+    assert "the next cell" in room.run()[1]
+    assert "the next cell" in room.run(rerun=True)[1]
+    assert "the next cell" not in room.run(GPUS="none")[1]
+
+
+def test_a_notebook_is_found_again_however_it_is_laid_out() -> None:
+    text = notebook.wrap("Rolls", "print(1)\n")
+    pushed = notebook.append(text, "# [kagflow a/1]")
+    cells = json.loads(pushed)["cells"]
+    assert [cell["source"] for cell in cells] == ["# Rolls", "print(1)\n# [kagflow a/1]"]
+    listed = json.loads(pushed)
+    listed["cells"][1]["source"] = ["print(1)\n", "# [kagflow a/1]\n"]
+    assert notebook.same(pushed, json.dumps(listed))
+    assert not notebook.same(pushed, notebook.append(text, "# [kagflow a/2]"))
+    assert not notebook.same(pushed, "print(1)\n# [kagflow a/1]")
+    assert notebook.append("print(1)\n\n", "# x") == "print(1)\n# x\n"
+    assert notebook.same("print(1)\n", "print(1)")
 
 
 def test_without_the_competition_there_is_nothing_to_save(room: Room) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kagflow import durable
 from kagflow.errors import DataError, NetworkError, RefusedError, RemoteError
-from kagflow.ship import assumptions, hours, plan, submit
+from kagflow.ship import assumptions, hours, notebook, plan, submit
 from kagflow.ship.parts import read_part, seal, seal_pack
 from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.submit import SubmitRequest, execute, make_plan
@@ -61,6 +61,7 @@ def make_kernel(folder: Path, text: str, *, account: str, slug: str, **changes) 
         "id": f"{account}/{plan.kernel_slug('tiny')}",
         "title": plan.kernel_title("tiny"),
         "code_file": "kernel.py",
+        "kernel_type": "script",
         "machine_shape": "NvidiaTeslaT4",
         "enable_internet": False,
         "is_private": True,
@@ -188,19 +189,47 @@ def test_an_interrupt_at_any_wait_is_continued(road: Road, monkeypatch) -> None:
     assert len(road.records.select(HoursRow)) == 2
 
 
-def test_effects_whose_result_was_never_noted_are_found_again(road: Road, monkeypatch) -> None:
-    """A kill between an effect and its note, at each step: the note is what fails here."""
+def test_a_notebook_goes_the_same_way(road: Road, monkeypatch) -> None:
+    names = {"account": road.remote.account(), "slug": road.slug}
+    changes = {"code_file": "kernel.ipynb", "kernel_type": "notebook"}
+    make_kernel(road.kernel, "raise SystemExit('the script')", **names, **changes)
+    (road.kernel / "kernel.ipynb").write_text(notebook.wrap("kagflow tiny", QUICK))
+    assert road.plan().to_dict()["kernel_type"] == "notebook"
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "done", forgets("kernel"))
+        with pytest.raises(KeyboardInterrupt):
+            road.submit()
+    assert road.submit().row.status == "scored"
+    assert road.writes() == {"CreateDataset": 2, "SaveKernel": 1, "CreateCodeSubmission": 1}
+
+
+@pytest.mark.parametrize("form", ["script", "notebook"])
+def test_a_push_ends_in_its_own_mark(road: Road, form: str) -> None:
+    code = notebook.wrap("t", "print(1)") if form == "notebook" else "print(1)"
+    road.kernel.joinpath("kernel.py").write_text(code)
+    planned = replace(road.plan(), kernel_type=form)
+    push = submit.kernel_push(planned, ("a/b/1",))
+    assert push.kernel_type == form
+    text = json.loads(push.text)["cells"][1]["source"] if form == "notebook" else push.text
+    assert text.strip() == f"print(1)\n# {planned.token}"
+
+
+def forgets(name: str):
+    """Return a `Records.done` that dies at one step: a kill between an effect and its note."""
     done = Records.done
 
+    def dies(self, step, result):
+        if step.name == name:
+            raise KeyboardInterrupt
+        return done(self, step, result)
+
+    return dies
+
+
+def test_effects_whose_result_was_never_noted_are_found_again(road: Road, monkeypatch) -> None:
     for name in ("dataset kagflow-tiny-env", "dataset kagflow-tiny-weights", "kernel", "submit"):
-
-        def dies(self, step, result, name=name):
-            if step.name == name:
-                raise KeyboardInterrupt
-            return done(self, step, result)
-
         with monkeypatch.context() as patched:
-            patched.setattr(Records, "done", dies)
+            patched.setattr(Records, "done", forgets(name))
             with pytest.raises(KeyboardInterrupt):
                 road.submit()
     assert road.submit().row.status == "scored"

@@ -1,0 +1,49 @@
+"""The kernel of a pack, written beside it, in the form that the command line asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kagflow.cli.competitions import Known
+from kagflow.cli.pack import Packed
+
+if TYPE_CHECKING:
+    from kagflow.ship.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class How:
+    """What the command line asks of a submission beyond its pack."""
+
+    again: bool = False
+    notebook: bool = False
+
+
+PLAIN = How()
+
+
+def render(known: Known, packed: Packed, *, account: str, notebook: bool) -> Kernel:
+    """Write a pack's kernel for an account, as a script or a notebook."""
+    from kagflow.ship.kernel import KernelSpec, render_kernel
+    from kagflow.ship.plan import kernel_slug, kernel_title
+
+    spec = KernelSpec(
+        owner=account,
+        slug=kernel_slug(known.name, notebook=notebook),
+        title=kernel_title(known.name, notebook=notebook),
+        competition_slug=known.config.slug,
+        # The version is pinned when it exists: at the push.
+        datasets=(),
+        accelerator=known.config.accelerator,
+        timeout_s=int(known.config.limits.inference_minutes * 60),
+        notebook=notebook,
+    )
+    return render_kernel(packed.pack.path, beside(packed, "kernel", notebook), spec)
+
+
+def beside(packed: Packed, suffix: str, notebook: bool) -> Path:
+    """Return a file or folder beside a pack; what comes of a notebook has a name of its own."""
+    form = "notebook." if notebook else ""
+    return packed.pack.path.with_name(f"{packed.pack.hash}.{form}{suffix}")
