@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kagflow import naming
-from kagflow.cli import competitions, ensemble, kernels, pack, remotes
+from kagflow.cli import calibration, competitions, ensemble, kernels, pack, remotes
 from kagflow.cli.competitions import Known
 from kagflow.cli.kernels import PLAIN, How
 from kagflow.cli.pack import Packed
@@ -131,6 +131,7 @@ def rehearse(
         earlier = read_receipt(out)
         enough = not (full and earlier.not_run)
         if earlier.pack == packed.pack.hash and earlier.verdict != "red" and enough:
+            earlier = calibration.settled(session, earlier, out, known.config.accelerator)
             session.out.say(f"this pack was rehearsed on {earlier.made}: {earlier.verdict}")
             return earlier
     generated = competitions.manifest(session.workspace, known).get("generated")
@@ -147,6 +148,8 @@ def rehearse(
         limits=Limits(limits.inference_minutes, limits.memory_gb, hidden),
         fingerprint=fingerprint.load(packed.pack.env.manifest["image"], session.workspace.targets),
         full=full,
+        accelerator=known.config.accelerator,
+        pairs=calibration.pairs(session, known.config.accelerator),
         notes=packed.pack.notes,
     )
     return run(spec, out, progress=session.out.progress())
@@ -164,7 +167,6 @@ def rerun_kind(session: Session, known: Known) -> Literal["hidden", "none", "unk
 
 def show_receipt(session: Session, receipt: Receipt) -> None:
     """Print what a rehearsal proved and what it could not."""
-    minutes = receipt.projected_minutes
     rows: list[tuple[str, object]] = [
         ("verdict", receipt.verdict),
         ("sandbox", f"{receipt.layer}; network blocked: {_yes(receipt.network_blocked)}, home "
@@ -176,12 +178,8 @@ def show_receipt(session: Session, receipt: Receipt) -> None:
         ("peak memory", f"{receipt.peak_bytes / 2**30:.2f} GiB"),
         *([("images not run", f"{receipt.not_run}: --full runs them too")]
           if receipt.not_run else []),
+        *calibration.rows(receipt),
     ]  # fmt: skip
-    if minutes is not None:
-        rows.append(
-            ("projected", f"{minutes:.1f} min for {receipt.projected_images} images on this "
-                          f"machine, uncalibrated; limit {receipt.limit_minutes:.0f} min")
-        )  # fmt: skip
     session.out.table("rehearsal", ("", ""), rows)
     for note in receipt.notes:
         session.out.say(f"  {note}")
@@ -227,7 +225,12 @@ def execute(
 
     remote = remote or remotes.open_remote(session)
     plan = make_plan(known, packed, remote, how)
-    done = submit.execute(plan, remote, Records(user_state()), progress=session.out.progress())
+    try:
+        done = submit.execute(plan, remote, Records(user_state()), progress=session.out.progress())
+    finally:
+        # Whatever became of its submission, what the saved run took is known.
+        receipt = kernels.beside(packed, "receipt.json", how.notebook)
+        calibration.learn(session, plan, receipt)
     if done.already:
         session.out.say("this pack was submitted before; --again would submit it once more")
     return history.as_dict(done.row)
@@ -259,6 +262,7 @@ def _facts(packed: Packed, notebook: bool) -> dict[str, Any]:
     if receipt.is_file():
         read = read_receipt(receipt)
         facts |= {"receipt": read.verdict, "projected_p50": read.projected_minutes}
+        facts |= {"projected_p95": read.projected_p95}
     return facts
 
 

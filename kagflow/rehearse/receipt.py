@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kagflow import durable
 from kagflow.errors import DataError
@@ -35,8 +35,10 @@ class Receipt:
     """Keep a rehearsal's result.
 
     `failure` is one of the names that Kaggle gives a failed submission, `sentence` says why;
-    both are "" unless the verdict is red. `projected_minutes` covers `projected_images` images
-    and is measured on this machine, which is not Kaggle's, unless `calibrated`. `unproved` lists
+    both are "" unless the verdict is red. `projected_minutes` covers `projected_images` images:
+    as likely less as more, `projected_p95` what 95 of 100 runs stay below, where the `accelerator`
+    is `calibrated`; else everything at this machine's pace, `projected_least` the work around the
+    models alone. `costs` (task.costs) are what it took here. `unproved` lists
     what differs here from the image, `log_tail` the last lines of the failing run. `not_run` is
     the number of images of the hidden test's size that no run here reached.
     """
@@ -55,7 +57,12 @@ class Receipt:
     projected_images: int | None = None
     projected_minutes: float | None = None
     limit_minutes: float | None = None
+    projected_p95: float | None = None
+    projected_least: float | None = None
     calibrated: bool = False
+    accelerator: str = ""
+    time_note: str = ""
+    costs: dict[str, Any] | None = None
     not_run: int = 0
     failure: str = ""
     sentence: str = ""

@@ -19,9 +19,11 @@ from kagflow.rehearse.cells import code_of
 from kagflow.rehearse.plan import Layout
 from kagflow.rehearse.receipt import Receipt, Run
 from kagflow.rehearse.sandbox import Layer, SandboxResult, SandboxSpec
+from kagflow.rehearse.settle import settle
 from kagflow.rehearse.trial import Trial
 from kagflow.rehearse.verdict import Failure
 from kagflow.rehearse.view import differences
+from kagflow.task.costs import Pair
 from kagflow.task.spec import TaskSpec
 
 # The halves of a pack, each a dataset.
@@ -63,8 +65,8 @@ class RehearsalSpec:
 
     `rerun_kind` is the competition's `rerun`; under "none" the saved output is what is scored, so
     the unseen set is run as a save. `images` is the size of the unseen set; `full` runs as many as
-    the hidden test has, and every public one, in both mount layouts. `notes` go into the receipt as
-    they are.
+    the hidden test has, and every public one, in both mount layouts. `pairs` are what was measured
+    on the `accelerator`. `notes` go into the receipt as they are.
     """
 
     pack: Path
@@ -77,6 +79,8 @@ class RehearsalSpec:
     images: int | None = None
     full: bool = False
     layer: Layer | None = None
+    accelerator: str = ""
+    pairs: tuple[Pair, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
 
@@ -93,7 +97,7 @@ def rehearse(spec: RehearsalSpec, out: Path, *, progress: Progress = QUIET) -> R
     """Rehearse a pack, write the receipt to `out` and return it.
 
     A save on a few public images in one mount layout, then a rerun on unseen names with damaged
-    input in the other. Never green: time measured here says little of Kaggle's machines. Raises
+    input in the other. Not green before the accelerator itself was measured (`settle`). Raises
     LocalError when no sandbox works, DataError when pack or data are not whole.
     """
     manifest = _manifest(spec.pack)
@@ -219,7 +223,7 @@ def _receipt(
     images = _hidden_images(spec)
     pace = _pace(last)
     minutes = None if pace is None else round((pace[0] + pace[1] * images) / 60, 2)
-    return Receipt(
+    receipt = Receipt(
         pack=manifest["pack"],
         competition=spec.task.slug,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -234,12 +238,16 @@ def _receipt(
         not_run=max(images - max(one.run.images for one in ended), 0),
         failure=failure.name if failure else "",
         sentence=failure.sentence if failure else "",
-        warnings=tuple(_warnings(ended, minutes, spec.limits)),
+        warnings=tuple(_warnings(last)),
+        costs=last.report.get("costs"),
         unproved=tuple(dict.fromkeys(_unproved(spec, manifest["relied_on"], ended))),
         notes=spec.notes,
         log_tail=last.tail,
-        **held,
+        network_blocked=held["network_blocked"],
+        home_hidden=held["home_hidden"],
+        input_read_only=held["input_read_only"],
     )
+    return settle(receipt, spec.pairs, spec.accelerator)
 
 
 def _leak(held: Mapping[str, bool]) -> Failure | None:
@@ -265,11 +273,8 @@ def _public_images(spec: RehearsalSpec) -> int:
     return sum(1 for _ in (spec.data / spec.task.test_images).iterdir())
 
 
-def _warnings(ended: list[_Ended], minutes: float | None, limits: Limits) -> Iterable[str]:
-    yield "minutes are not calibrated: they were measured on this machine, not on Kaggle's"
-    if minutes is not None and minutes > 0.8 * limits.inference_minutes:
-        yield f"{minutes:.0f} projected minutes come near the limit of {limits.inference_minutes:g}"
-    if any(not one.failure and not one.run.nonempty for one in ended[-1:]):
+def _warnings(last: _Ended) -> Iterable[str]:
+    if not last.failure and not last.run.nonempty:
         yield "no image of the unseen set got any prediction"
 
 

@@ -21,6 +21,7 @@ from kagflow.ship.remote import Remote
 from kagflow.ship.remote_datasets import DatasetPush
 from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine, Submission
 from kagflow.ship.waits import follow_kernel, poll
+from kagflow.task import costs
 
 __all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
 
@@ -121,7 +122,8 @@ class _Attempt:
             closed = hours.end(self.records, stretch, seconds=seconds)
             if not status.complete:
                 raise self._kernel_failed(row, status, log)
-            return {"seconds": closed.seconds}
+            told = costs.from_log("".join(line.text for line in log).splitlines())
+            return {"seconds": closed.seconds, "costs": told}
 
         got = self._step(row, "run", {"kernel": kernel, "version": version}, wait)
         return self._update(row, real_minutes=(got["seconds"] or 0.0) / 60)

@@ -98,6 +98,18 @@ def test_submitting_is_the_plan_that_was_rehearsed_and_happens_once(kagflow: Any
     assert kagflow("history", str(first["ref"]))["pack"] == first["pack"]
 
 
+def test_what_the_saved_run_took_calibrates_the_next_rehearsal(root: Path, kagflow: Any) -> None:
+    file = root / ".kagflow/local/client/costs.json"
+    (measured,) = json.loads(file.read_text())["measured"]
+    assert measured["there"]["images"] == PROOF
+    assert measured["source"] == "kernel"
+    dry = kagflow("submit", "--dry-run")["receipt"]
+    assert dry["calibrated"] is True
+    assert dry["verdict"] == "green"
+    assert 0 < dry["projected_minutes"] <= dry["projected_p95"] < 0.8 * dry["limit_minutes"]
+    assert dry["projected_least"] is None
+
+
 def test_the_finals_are_advised_from_what_was_submitted(root: Path, kagflow: Any) -> None:
     (row,) = kagflow("history")["submissions"]
     told = kagflow("shakeup")
