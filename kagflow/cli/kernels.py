@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class How:
-    """What the command line asks of a submission beyond its pack."""
+    """What the command line asks of a submission beyond its pack.
+
+    `offer` is the command that would submit the same without an accelerator.
+    """
 
     again: bool = False
     notebook: bool = False
+    over_quota: bool = False
+    offer: str = ""
 
 
 PLAIN = How()

@@ -47,8 +47,9 @@ class Screen:
         columns = ("", "used", "reserved", "left", "allowed")
         out.table(f"hours this week, {who}", columns, [_week(one) for one in self.weeks])
         for one in self.weeks:
-            out.bar(_parts(one))
-            self._took(one)
+            if one.accelerator == "gpu" or one.used.most or one.reserved:
+                out.bar(_parts(one))
+                self._took(one)
         if self.here:
             rows = [(one.what, one.competition, one.place, span(one.seconds)) for one in self.here]
             title = "this week on other machines, which no quota counts"
@@ -169,6 +170,10 @@ def _remarks(week: Reckoning) -> list[str]:
         lines.append(
             "whether reruns are billed is not known: hours are ranges until kagflow doctor --live "
             "found out"
+        )
+    if any(one.running for one in week.lines):
+        lines.append(
+            "what runs, or was left open by a kill, counts up to now: kagflow history asks"
         )
     if week.total is None:
         lines.append(

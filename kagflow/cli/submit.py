@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kagflow import naming
-from kagflow.cli import calibration, competitions, ensemble, kernels, pack, remotes
+from kagflow.cli import calibration, competitions, ensemble, guard, kernels, pack, remotes
 from kagflow.cli.competitions import Known
 from kagflow.cli.kernels import PLAIN, How
 from kagflow.cli.pack import Packed
@@ -44,6 +44,12 @@ def command(
         bool,
         typer.Option("--notebook", help="As a notebook, whose failures Kaggle does not tell."),
     ] = False,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Without an accelerator: 0 GPU hours.")
+    ] = False,
+    over_quota: Annotated[
+        bool, typer.Option("--over-quota", help="Although the hours left may not hold it.")
+    ] = False,
 ) -> None:
     """Submit: makes the missing ensemble and pack, rehearses the kernel offline, pushes, waits."""
     session = open_session(context)
@@ -51,7 +57,9 @@ def command(
     competitions.manifest(session.workspace, known)
     remote = remotes.open_remote(session)
     packed = pack.ensure(session, known, name=name)
-    how = How(again=again, notebook=notebook)
+    known = guard.on_cpu(known) if cpu else known
+    offer = "" if cpu else session.command("submit --cpu")
+    how = How(again=again, notebook=notebook, over_quota=over_quota, offer=offer)
     plan = make_plan(known, packed, remote, how)
     show_plan(session, plan, packed)
     receipt = rehearse(session, known, packed, full=full, notebook=notebook)
@@ -61,12 +69,15 @@ def command(
             f"the rehearsal failed: {receipt.failure}: {receipt.sentence}",
             hint="mend it and run the same command again",
         )
+    plan = make_plan(known, packed, remote, how)
+    guard.show(session, plan)
     if dry_run:
         session.out.result(
             {"plan": plan.to_dict(), "receipt": asdict(receipt), "next": session.command("submit")},
             f"next: {session.command('submit')}",
         )
         return
+    guard.require(plan)
     confirm(receipt, yes=yes)
     row = execute(session, known, packed, remote=remote, how=how)
     session.out.result(
@@ -91,6 +102,8 @@ def make_plan(known: Known, packed: Packed, remote: Remote, how: How = PLAIN) ->
         timeout_s=kernel.timeout_s,
         facts=_facts(packed, how.notebook),
         again=how.again,
+        measured=guard.measured(packed, how),
+        over_quota=how.over_quota,
     )
     return plan(request, remote, Records(user_state()))
 
@@ -234,11 +247,6 @@ def execute(
     if done.already:
         session.out.say("this pack was submitted before; --again would submit it once more")
     return history.as_dict(done.row)
-
-
-def save_seconds(receipt: Receipt) -> float | None:
-    """Return how long the kernel took to prove itself on a few images, None where it did not."""
-    return max((run.seconds for run in receipt.runs if run.mode == "save"), default=None)
 
 
 def _facts(packed: Packed, notebook: bool) -> dict[str, Any]:

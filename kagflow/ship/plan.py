@@ -10,18 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from kagflow.errors import DataError, RefusedError, RemoteError
-from kagflow.ship import assumptions, hours
+from kagflow.ship import assumptions, plan_hours
+from kagflow.ship.budget import Judgement
 from kagflow.ship.pack import CONFIG, read_pack
 from kagflow.ship.parts import WEIGHTS
 from kagflow.ship.plan_datasets import DatasetPlan, plan_datasets, slugify
 from kagflow.ship.records import Records, SubmissionRow
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_competitions import SITE
-from kagflow.ship.remote_types import Quota
 
 METADATA = "kernel-metadata.json"
 KERNEL = ("id", "title", "code_file", "kernel_type", "machine_shape")
 SESSION_S = 12 * 3600.0  # Kaggle's own limit on a run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Hold what a rehearsal measured beyond `facts`; None where it did not.
+
+    `save_s` is how long the kernel proves itself on a few images. `cpu_minutes` is the projection
+    without an accelerator, which `cpu_command` would submit.
+    """
+
+    save_s: float | None = None
+    cpu_minutes: float | None = None
+    cpu_command: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class SubmitRequest:
 
     `pack` and `kernel` are folders; `timeout_s` ends the session; `facts` are columns of
     SubmissionRow that only the caller knows: ensemble, runs, cv_*, floor, projected_*, receipt.
+    `over_quota` goes on where the forecast does not fit into the hours that are left.
     """
 
     competition: str
@@ -39,6 +53,8 @@ class SubmitRequest:
     timeout_s: int
     facts: Mapping[str, Any] = field(default_factory=dict)
     again: bool = False
+    measured: Measured = Measured()
+    over_quota: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,14 @@ class SubmitPlan:
     previous: SubmissionRow | None
     facts: Mapping[str, Any]
     again: bool
+    judgement: Judgement
+    over_quota: bool
+
+    @property
+    def pushes(self) -> bool:
+        """Tell whether this attempt's kernel is yet to be pushed, as far as history knows."""
+        last = self.previous
+        return last is None or last.attempt != self.attempt or last.kernel_version is None
 
     @property
     def token(self) -> str:
@@ -101,6 +125,8 @@ class SubmitPlan:
             "private": True,
             "message": self.message,
             "rerun": self.rerun,
+            "hours": self.judgement.to_dict(),
+            "over_quota": self.over_quota,
             "quota_left_hours": None if quota is None else round(quota / 3600, 2),
             "submissions_left": self.submissions_left,
             "previous": self.previous.status if self.previous else None,
@@ -140,8 +166,8 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
     previous = _previous(records, request, remote.profile, account, pack.hash)
     attempt = _attempt(request, remote, previous, pack.hash)
     accelerator = str(metadata["machine_shape"])
-    view = remote.quota()
-    quota = _quota_for(accelerator, view.gpu, view.tpu)
+    rerun = _rerun(request, remote)
+    judgement = plan_hours.judge(request, remote, records, accelerator=accelerator, rerun=rerun)
     return SubmitPlan(
         profile=remote.profile,
         account=account,
@@ -158,14 +184,16 @@ def make_plan(request: SubmitRequest, remote: Remote, records: Records) -> Submi
         accelerator=accelerator,
         timeout_s=request.timeout_s,
         message=_message(request.facts, pack.hash, attempt),
-        rerun=_rerun(request, remote),
-        quota_left_s=_quota_left(quota, accelerator, remote, records),
+        rerun=rerun,
+        quota_left_s=judgement.left,
         submissions_left=remote.limits(request.slug).left,
         most_s=request.timeout_s if assumed("timeout_honoured") else SESSION_S,
         machine=assumed("machine", accelerator),
         previous=previous,
         facts=dict(request.facts),
         again=request.again,
+        judgement=judgement,
+        over_quota=request.over_quota,
     )
 
 
@@ -225,28 +253,6 @@ def _message(facts: Mapping[str, Any], pack: str, attempt: int) -> str:
     worth = f" cv {score:.5f}" if isinstance(score, float) else ""
     name = facts.get("ensemble") or "kagflow"
     return f"{name}{worth} {attempt_token(pack, attempt)}"
-
-
-def _quota_for(accelerator: str, gpu: Quota | None, tpu: Quota | None) -> Quota | None:
-    if accelerator in {"", "None"}:
-        return None
-    return tpu if accelerator.lower().startswith("tpu") else gpu
-
-
-def _quota_left(
-    quota: Quota | None, accelerator: str, remote: Remote, records: Records
-) -> float | None:
-    """Return the seconds left this week, less what ended too lately for Kaggle to count it."""
-    if quota is None:
-        return None
-    late = hours.ended_within(
-        records,
-        assumptions.value(remote.state, "quota_lag_s"),
-        profile=remote.profile,
-        account=remote.account(),
-        accelerator=accelerator,
-    )
-    return max(0.0, quota.left - late)
 
 
 def _rerun(request: SubmitRequest, remote: Remote) -> str:

@@ -14,19 +14,18 @@ from typing import Any
 
 from kagflow.errors import RefusedError, RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import assumptions, hours, notebook
+from kagflow.ship import assumptions, budget, notebook, settle
 from kagflow.ship.plan import SubmitPlan, SubmitRequest, make_plan
-from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
+from kagflow.ship.records import Records, SubmissionRow, now
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_datasets import DatasetPush
-from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine, Submission
+from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine
 from kagflow.ship.waits import follow_kernel, poll
 from kagflow.task import costs
 
 __all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
 
 OUTPUT = "submission.csv"
-TAIL = 30  # lines of a failed kernel's log that are shown
 WAIT = 5.0  # seconds for another kagflow that submits the same pack
 READY_FACTOR = 6  # a pack takes so much longer to bind than a probe of a kilobyte
 QUEUE_S = 7200.0  # seconds a session may wait for a machine
@@ -95,7 +94,8 @@ class _Attempt:
         def send() -> dict[str, Any]:
             pushed = self.remote.find_kernel(push)
             if pushed is None:
-                self._check_quota()
+                budget.require(self.plan.judgement, over_quota=self.plan.over_quota)
+                self._update(row, accelerator=self.plan.accelerator)
                 pushed = self.remote.push_kernel(push)
             return {"ref": pushed.ref, "version": pushed.version, "at": now()}
 
@@ -110,7 +110,7 @@ class _Attempt:
 
     def _wait_for_run(self, row: SubmissionRow) -> SubmissionRow:
         kernel, version = str(row.kernel), int(row.kernel_version or 0)
-        stretch = self._begin("kernel", f"{kernel}/v{version}", str(row.pushed_at))
+        settle.begin(self.records, row, "kernel")
 
         def wait() -> dict[str, Any]:
             limit_s = self.plan.timeout_s + QUEUE_S
@@ -118,8 +118,7 @@ class _Attempt:
                 self.remote, kernel, version, limit_s=limit_s, progress=self.progress
             )
             log = self.remote.kernel_log(kernel, version)
-            seconds = max((line.seconds for line in log), default=None)
-            closed = hours.end(self.records, stretch, seconds=seconds)
+            closed = settle.end_run(self.records, row, log)
             if not status.complete:
                 raise self._kernel_failed(row, status, log)
             told = costs.from_log("".join(line.text for line in log).splitlines())
@@ -151,7 +150,7 @@ class _Attempt:
 
     def _wait_for_score(self, row: SubmissionRow) -> SubmissionRow:
         ref = int(row.ref or 0)
-        stretch = self._begin("submission", str(ref), str(row.submitted_at))
+        settle.begin(self.records, row, "submission")
         self.progress.start(f"wait for the score of submission {ref}")
         try:
             item = poll(
@@ -163,51 +162,31 @@ class _Attempt:
             )
         finally:
             self.progress.finish()
-        # What a rerun is billed is not known; this is how long it took.
-        closed = hours.end(self.records, stretch, source="estimated")
+        closed = settle.end_scoring(self.records, row)
         if item.status == "ERROR":
-            self._update(row, status="failed", error=item.error or "no reason given")
+            failed = settle.scoring_failed(self.records, row, item)
             raise RemoteError(
-                f"submission {ref} failed: {item.error or 'no reason given'}",
-                hint=f"kagflow history {ref}",
+                f"submission {ref} failed: {failed.error}", hint=f"kagflow history {ref}"
             )
-        return self._scored(row, item, closed.seconds or 0.0)
-
-    def _scored(self, row: SubmissionRow, item: Submission, rerun_s: float) -> SubmissionRow:
-        save, rerun = row.real_minutes or 0.0, rerun_s / 60
-        reran = self.plan.rerun != "none"
-        billed = reran and assumptions.value(self.remote.state, "rerun_billed")
-        minutes = save + (rerun if billed else 0.0)
-        return self._update(
+        return settle.scored(
+            self.records,
             row,
-            status="scored",
-            public=item.public,
-            private=item.private,
-            scored_at=now(),
-            real_minutes=rerun if reran else save,
-            gpu_hours=minutes / 60 if _counts(self.plan.accelerator) else 0.0,
-            detail={"save_minutes": save, "rerun_minutes": rerun if reran else None},
+            item,
+            state=self.remote.state,
+            rerun=self.plan.rerun,
+            rerun_s=closed.seconds or 0.0,
         )
 
     def _kernel_failed(
         self, row: SubmissionRow, status: KernelStatus, log: tuple[LogLine, ...]
     ) -> RemoteError:
-        lines = "".join(line.text for line in log).splitlines()[-TAIL:]
-        reason = status.message or status.name
-        self._update(row, status="failed", error=reason, detail={"log": lines})
+        failed = settle.run_failed(self.records, row, status, log)
+        head = f"kernel {row.kernel} version {row.kernel_version} failed: {failed.error}"
+        likely = [f"likely: {failed.cause}"] if failed.cause else []
         return RemoteError(
-            "\n".join(
-                [f"kernel {row.kernel} version {row.kernel_version} failed: {reason}", *lines]
-            ),
+            "\n".join([head, *likely, *(failed.detail or {})["log"]]),
             hint="mend it and run the same command again",
         )
-
-    def _check_quota(self) -> None:
-        if self.plan.quota_left_s is not None and self.plan.quota_left_s <= 0:
-            raise RemoteError(
-                "no accelerator hours are left this week",
-                hint="kagflow quota says when they renew; a kernel without accelerator needs none",
-            )
 
     def _check_limits(self) -> None:
         limits = self.remote.limits(self.plan.slug)
@@ -216,21 +195,6 @@ class _Attempt:
                 f"{self.plan.slug}: all {limits.today} submissions of today (UTC) are used",
                 hint="run the same command again after 00:00 UTC: it continues",
             )
-
-    def _begin(self, kind: str, subject: str, started: str) -> HoursRow:
-        projected = self.plan.facts.get("projected_p50")
-        stretch = HoursRow(
-            profile=self.plan.profile,
-            account=self.plan.account,
-            kind=kind,
-            competition=self.plan.competition,
-            subject=subject,
-            place="kaggle",
-            accelerator=self.plan.accelerator,
-            started=started,
-            forecast_seconds=projected * 60 if projected is not None else None,
-        )
-        return hours.begin(self.records, stretch)
 
     def _step(
         self,
@@ -276,12 +240,9 @@ def _row(plan: SubmitPlan) -> SubmissionRow:
         accelerator=plan.accelerator,
         message=plan.message,
         intent_at=now(),
+        detail={"rerun": plan.rerun},
         **plan.facts,
     )
-
-
-def _counts(accelerator: str) -> bool:
-    return accelerator not in {"", "None"}
 
 
 @contextlib.contextmanager

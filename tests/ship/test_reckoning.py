@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from kagflow.ship.hours import WEEK, window, window_until
 from kagflow.ship.ledger_lines import Terms, lines_of_others
 from kagflow.ship.reckoning import reckon
 from kagflow.ship.records import HoursRow, QuotaRow, Records, SubmissionRow
+from kagflow.ship.remote_transport import clock_ahead
 from kagflow.ship.remote_types import Quota, QuotaView
 
 HOUR = 3600.0
@@ -292,6 +294,15 @@ def test_the_parts_of_a_count_add_up(spans, used: float, billed: bool | None, la
             NOW,
         ).seconds
     )
+
+
+def test_the_servers_date_tells_how_far_its_clock_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = at(50).timestamp()
+    monkeypatch.setattr(time, "time", lambda: moment + 2)
+    date = format_datetime(at(50) + timedelta(hours=2), usegmt=True)
+    assert clock_ahead(date, moment) == 7199.0
+    assert clock_ahead("", moment) is None
+    assert clock_ahead("yesterday", moment) is None
 
 
 def test_a_live_count_is_what_kaggle_said() -> None:

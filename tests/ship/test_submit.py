@@ -390,6 +390,50 @@ def test_a_late_run_is_taken_off_the_quota(road) -> None:
     assert before - road.plan().quota_left_s == pytest.approx(0.0)
 
 
+def with_hours_left(road: Road, monkeypatch, left_s: float) -> None:
+    view = road.remote.quota()
+    gpu = replace(view.gpu, used=view.gpu.total - left_s, reserved=0.0)
+    monkeypatch.setattr(road.remote, "quota", lambda: replace(view, gpu=gpu))
+
+
+def test_nothing_is_pushed_beyond_the_hours_left_unless_asked(road, monkeypatch) -> None:
+    """Half a minute is projected, and again for a rerun that may be billed: 72 s with a fifth."""
+    with_hours_left(road, monkeypatch, 71.0)
+    measured = plan.Measured(cpu_minutes=0.9, cpu_command="kagflow submit --cpu")
+    with pytest.raises(RemoteError, match="does not fit") as caught:
+        road.submit(measured=measured)
+    assert caught.value.exit_code == 4
+    assert "kagflow submit --cpu takes 0 accelerator hours" in caught.value.hint
+    assert "--over-quota" in caught.value.hint
+    assert "SaveKernel" not in road.writes()
+    told = road.plan().to_dict()["hours"]
+    assert (told["fits"], told["fitting"], told["cpu"]) == (False, [], None)
+    with_hours_left(road, monkeypatch, 73.0)
+    assert road.plan().judgement.fits
+    with_hours_left(road, monkeypatch, 0.0)
+    done = road.submit(over_quota=True)
+    assert done.row.status == "scored"
+    assert not replace(road.plan(), previous=done.row).pushes
+
+
+def test_a_kernel_without_accelerator_needs_no_hours(road, monkeypatch) -> None:
+    names = {"account": road.remote.account(), "slug": road.slug}
+    make_kernel(road.kernel, QUICK, **names, machine_shape="None")
+    with_hours_left(road, monkeypatch, 0.0)
+    done = road.submit()
+    assert (done.row.status, done.row.gpu_hours, done.row.accelerator) == ("scored", 0.0, "None")
+    assert road.plan().judgement.left is None
+
+
+def test_what_was_not_projected_takes_all_its_time(road, monkeypatch) -> None:
+    with_hours_left(road, monkeypatch, 143.0)
+    (cost,) = road.plan(facts={}).judgement.actions
+    assert (cost.least, cost.most) == (60.0, 120.0)
+    assert not road.plan(facts={}).judgement.fits
+    believe(road, "rerun_billed", False)
+    assert road.plan(facts={}).judgement.fits
+
+
 def test_an_unknown_rerun_is_what_was_seen(road) -> None:
     weights = road.pack / "weights"
     (weights / "config.json").write_text("{}")

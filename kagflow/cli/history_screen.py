@@ -1,0 +1,150 @@
+"""Show submissions as a person reads them: the list, the line from CV to public, one explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kagflow.cli.session import Session
+
+if TYPE_CHECKING:
+    from kagflow.ship.cvlb import Line
+    from kagflow.ship.records import SubmissionRow
+
+COLUMNS = {
+    "ref": "ref", "intent_at": "when", "pack": "pack", "runs": "runs", "cv_crossfitted": "CV",
+    "cv_naive": "CV naive", "floor": "all-empty", "projected_p50": "projected min",
+    "real_minutes": "real min", "gpu_hours": "GPU h", "public": "public", "private": "private",
+    "status": "status",
+}  # fmt: skip
+SHORT = {"pack": 8, "intent_at": 16}
+DIGITS = {"projected_p50": 1, "real_minutes": 1, "gpu_hours": 2}
+
+
+def table(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the list of submissions."""
+    cells = [[_cell(name, row[name]) for name in COLUMNS] for row in rows]
+    session.out.table("submissions", list(COLUMNS.values()), cells)
+
+
+def lines(rows: Sequence[SubmissionRow]) -> dict[str, Line]:
+    """Return the line from own to public scores of every competition that has one."""
+    from kagflow.ship.cvlb import fit
+
+    names = dict.fromkeys(row.competition for row in rows)
+    found = {name: fit(row for row in rows if row.competition == name) for name in names}
+    return {name: line for name, line in found.items() if line is not None}
+
+
+def sentences(found: Mapping[str, Line]) -> list[str]:
+    """Say each line and what lies off it."""
+    from kagflow.ship.cvlb import METHOD
+
+    told = []
+    for name, line in found.items():
+        told.append(
+            f"{name}: public = {line.intercept:.4f} + {line.slope:.3f} x CV ({METHOD}, "
+            f"{len(line.points)} submissions, robust spread {line.spread:.5f})"
+        )
+        told += [
+            f"  off the line: submission {one.ref}, public {one.public:.5f} is "
+            f"{one.residual:+.5f} from where its CV {one.cv:.5f} puts it ({one.off:+.1f} spreads)"
+            for one in line.outliers
+        ]
+    return told
+
+
+def explain(session: Session, row: SubmissionRow) -> dict[str, Any]:
+    """Print everything known of one submission; return what is made of it."""
+    session.out.table(f"submission {row.ref or row.pack}", ("", ""), _facts(row))
+    log = (row.detail or {}).get("log") or []
+    for line in log:
+        session.out.say(f"  | {line}")
+    explained = _explained(session, row)
+    for name in ("likely", "check", "next"):
+        if explained.get(name):
+            session.out.say(f"{name}: {explained[name]}")
+    return explained
+
+
+def _explained(session: Session, row: SubmissionRow) -> dict[str, Any]:
+    from kagflow.ship.cause import cause
+
+    if row.status == "scored":
+        return {}
+    if row.status != "failed":
+        return {"next": f"{session.command('submit')} continues it"}
+    found = cause(row.error or "", (row.detail or {}).get("log") or [])
+    if found is None:
+        return {"likely": "not known: neither its error nor its log says", "next": _again(session)}
+    given = f", by: {found.line}" if found.line else ""
+    return {
+        "likely": f"{found.name}{given}",
+        "check": f"in the rehearsal, {found.check}",
+        "next": _again(session),
+    }
+
+
+def _again(session: Session) -> str:
+    full, again = session.command("submit --dry-run --full"), session.command("submit --again")
+    return f"{full}, mend it, then {again} (a changed pack needs no --again)"
+
+
+def _facts(row: SubmissionRow) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [
+        ("competition", f"{row.competition}, {row.account} on {row.profile}"),
+        ("pack", f"{row.pack}, attempt {row.attempt}, ensemble {row.ensemble}"),
+        ("runs", ", ".join(row.runs)),
+        ("rehearsal", row.receipt),
+        ("CV", f"{_number(row.cv_crossfitted)} cross-fitted, {_number(row.cv_naive)} naive, "
+               f"all-empty {_number(row.floor)}, on {row.cv_images} images ({row.cv_label})"),
+        ("kernel", f"{row.kernel} version {row.kernel_version}, {row.accelerator}"
+                   if row.kernel else None),
+        ("datasets", ", ".join(row.datasets)),
+        ("minutes", _minutes(row)),
+        ("GPU hours", _number(row.gpu_hours, 2)),
+        ("pushed, submitted, scored", ", ".join(_moment(one) for one in
+                                                (row.pushed_at, row.submitted_at, row.scored_at))),
+        ("status", row.status),
+        ("public", _number(row.public, 5)),
+        ("private", _number(row.private, 5)),
+        ("error", row.error),
+        ("message", row.message),
+    ]  # fmt: skip
+    return [(name, value) for name, value in facts if value not in (None, "", "-")]
+
+
+def _minutes(row: SubmissionRow) -> str:
+    detail = row.detail or {}
+    parts = [f"{_number(row.projected_p50, 1)} projected", f"{_number(row.real_minutes, 1)} real"]
+    for key, name in (("save_minutes", "saved version"), ("rerun_minutes", "rerun")):
+        if detail.get(key) is not None:
+            parts.append(f"{name} {detail[key]:.1f}")
+    return ", ".join(parts)
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if name == "runs":
+        return _runs(value)
+    if isinstance(value, float):
+        return f"{value:.{DIGITS.get(name, 4)}f}"
+    return str(value).replace("T", " ")[: SHORT.get(name, 40)]
+
+
+def _runs(value: object) -> str:
+    """Write runs with their folds: lite fold 0,1; gate fold 0."""
+    folds: dict[str, list[str]] = {}
+    for one in value if isinstance(value, list | tuple) else ():
+        run, _, fold = str(one).rpartition("/")
+        folds.setdefault(run, []).append(fold.removeprefix("fold"))
+    return "; ".join(f"{run} {','.join(ones)}" for run, ones in folds.items())
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _moment(text: str | None) -> str:
+    return "-" if text is None else text.replace("T", " ")[:16]
