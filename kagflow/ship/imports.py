@@ -8,7 +8,7 @@ import importlib.metadata
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,6 +80,7 @@ def follow(
     its strings; imports that a `try` guards count nowhere.
     """
     modules = {one.name: one for wheel in wheels for one in _modules(wheel)}
+    tops = {name.partition(".")[0] for name in modules}
     strict, seen, count = set(own), set[str](), 0
     waiting = [name for name in start if name in modules]
     lost: dict[str, Lost] = {}
@@ -94,7 +95,7 @@ def follow(
             if one.maybe or (one.lazy and top not in strict):
                 continue
             count += 1
-            if not _provided(one.module, modules, fingerprint):
+            if not _provided(one.module, modules, tops, fingerprint):
                 lost.setdefault(one.module, _lost(one.module, name, fingerprint))
     return Followed(len(seen), count, tuple(lost[key] for key in sorted(lost)))
 
@@ -177,9 +178,11 @@ def _parents(module: str) -> Iterator[str]:
     yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
-def _provided(module: str, modules: Mapping[str, _Module], image: Fingerprint) -> bool:
+def _provided(
+    module: str, modules: Mapping[str, _Module], held: Collection[str], image: Fingerprint
+) -> bool:
     top = module.partition(".")[0]
-    if any(name == top or name.startswith(f"{top}.") for name in modules):
+    if top in held:
         parent = modules.get(module.rpartition(".")[0])
         # What a plain module makes as it is imported can't be seen by reading.
         return module in modules or parent is None or not parent.package

@@ -15,7 +15,7 @@ from kagflow.errors import DataError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
 from kagflow.shards import whole_name
-from kagflow.ship import credentials, parts, proofs, runtime, secrets
+from kagflow.ship import credentials, parts, proofs, runtime, scanned
 from kagflow.ship.parts import ENV, MANIFEST, PARTS, WEIGHTS, Part
 from kagflow.ship.proofs import Bundle, Proof
 from kagflow.ship.shelf import WheelSource
@@ -179,7 +179,7 @@ def _check_file(name: str, file: Path) -> None:
 
 
 def _refuse_secrets(name: str, file: Path, own: Sequence[str]) -> None:
-    leaks = secrets.scan_file(file, own)
+    leaks = scanned.scan_once(file, own)
     if leaks:
         first = leaks[0]
         inside = name + first.where.removeprefix(file.name)

@@ -133,7 +133,7 @@ def _stated(
     versions = dict(bundle.fingerprint.distributions)
     needs = [("the kernel", Requirement(text)) for text in bundle.asked]
     for wheel in bundle.wheels:
-        metadata = wheelfile.read_metadata(wheel)
+        metadata = wheelfile.read_metadata(wheel, whole=False)
         versions[normalise(metadata["Name"])] = metadata["Version"]
         texts = metadata.get_all("Requires-Dist", [])
         needs += [(str(metadata["Name"]), Requirement(text)) for text in texts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from packaging.version import Version
 from kagflow.errors import DataError
 from kagflow.fingerprint import Fingerprint, is_fixed, normalise
 from kagflow.progress import QUIET, Progress
-from kagflow.ship.ghost import ghost
+from kagflow.ship.ghost import ghost, installed_versions
 from kagflow.ship.sdist import build_pure
 from kagflow.ship.shelf import Shelf
 from kagflow.ship.uv_run import Changes, NoSolutionError, plan_install
@@ -72,12 +71,9 @@ def constraints(fingerprint: Fingerprint, free: Collection[str] = ()) -> list[st
 
 
 def _trained(fingerprint: Fingerprint) -> list[str]:
-    installed = {
-        normalise(one.name): one.version for one in importlib.metadata.distributions() if one.name
-    }
     return [
         f"{name}=={version}"
-        for name, version in sorted(installed.items())
+        for name, version in sorted(installed_versions().items())
         # A version of this machine's own is on no index.
         if name not in fingerprint.distributions and "+" not in version
     ]

@@ -87,21 +87,25 @@ def rebuild(distribution: Distribution, folder: Path) -> Path:
     )
 
 
-def read_metadata(wheel: Path) -> Message:
-    """Return a wheel's METADATA after checking every file against its RECORD.
+def read_metadata(wheel: Path, *, whole: bool = True) -> Message:
+    """Return a wheel's METADATA after checking every file against its RECORD, if `whole`.
 
     Raises DataError when the archive is damaged.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-            record = archive.read(info.replace("METADATA", "RECORD")).decode()
-            for name, digest, _ in csv.reader(io.StringIO(record)):
-                if digest and digest != _digest(archive.read(name), digest.partition("=")[0]):
-                    raise DataError(f"{wheel}: {name} is not what RECORD says", hint=f"rm {wheel}")
+            if whole:
+                _check_record(wheel, archive, info.replace("METADATA", "RECORD"))
             return BytesParser().parsebytes(archive.read(info))
     except (zipfile.BadZipFile, KeyError, StopIteration, ValueError) as error:
         raise DataError(f"{wheel} is no whole wheel: {error!r}", hint=f"rm {wheel}") from None
+
+
+def _check_record(wheel: Path, archive: zipfile.ZipFile, record: str) -> None:
+    for name, digest, _ in csv.reader(io.StringIO(archive.read(record).decode())):
+        if digest and digest != _digest(archive.read(name), digest.partition("=")[0]):
+            raise DataError(f"{wheel}: {name} is not what RECORD says", hint=f"rm {wheel}")
 
 
 def wheel_tags(wheel: Path) -> tuple[str, str, frozenset[Tag]] | None:

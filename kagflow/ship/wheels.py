@@ -137,7 +137,9 @@ class _Walk:
                 if name not in found:
                     found[name] = self._obtain(one, shelf, pins.get(name))
                 _check_chosen(one, found[name])
-                children = wheelfile.read_metadata(found[name].file).get_all("Requires-Dist", [])
+                # Checked whole when it was found.
+                metadata = wheelfile.read_metadata(found[name].file, whole=False)
+                children = metadata.get_all("Requires-Dist", [])
             wanted.extend(_applying(children, one.requirement, self._environment))
         image = self._fingerprint.distributions
         replaced = {name: image[name] for name in sorted(found) if name in image}

@@ -46,7 +46,7 @@ def bundle(tmp_path: Path) -> Bundle:
     kernel = {
         "kagflow/__init__.py": "",
         "kagflow/infer/__init__.py": "",
-        "kagflow/infer/kernel.py": "import json, numpy\nKNOWN = {'smp': 'kagflow.infer.more:make'}\n",
+        "kagflow/infer/kernel.py": "import json, numpy\nBY = {'smp': 'kagflow.infer.more:make'}\n",
         "kagflow/infer/more.py": "def make():\n    import nets.parts\n",
         "rolls/__init__.py": "",
         "rolls/models.py": "from nets import parts\n",
@@ -91,7 +91,7 @@ def test_a_whole_bundle_is_proved_four_times_and_recorded(bundle: Bundle, tmp_pa
 
 
 def test_a_missing_wheel_is_named(bundle: Bundle) -> None:
-    with pytest.raises(DataError, match="nets needs quick>=3.*there is none"):
+    with pytest.raises(DataError, match=r"nets needs quick>=3.*there is none"):
         prove(replace(bundle, wheels=bundle.wheels[:2]))
 
 
