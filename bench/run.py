@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import data_path
 import ensemble_search
 import fetch
 import oof_size
+import packing
 import postprocess
 import rle
 import train_step
@@ -118,6 +119,19 @@ def searches() -> list[Row]:
     return rows
 
 
+def packings() -> tuple[list[Row], str]:
+    """Compare a whole pack, cold and warm, with pip's resolution of the same; needs a network."""
+    if not packing.reachable():
+        return [], "No network: packing was not timed."
+    cold, warm, sizes = packing.measure()
+    name = f"a pack of {len(packing.REQUIREMENTS)} requirements with its proofs"
+    baseline = "pip's resolution alone (dry run, nothing downloaded)"
+    rows = [row(f"{name}, {kind}", baseline, pairs) for kind, pairs in
+            (("cold", cold), ("warm", warm))]  # fmt: skip
+    # The index's pace is not this machine's: it says nothing of who else ran here.
+    return [replace(one, loud=False) for one in rows], sizes
+
+
 def page(rows: Sequence[Row], said: Sequence[str] = ()) -> str:
     """Return RESULTS.md."""
     cpu = next(
@@ -173,6 +187,9 @@ def main() -> None:
     more, said = training()
     more += searches()
     said.append(ensemble_search.told(IMAGES))
+    packed, sizes = packings()
+    more += packed
+    said.append(sizes)
     written = page([*rows, *more], said)
     print(written)
     loud = [one.name for one in [*rows, *more] if one.loud]
