@@ -27,8 +27,9 @@ BUDGET = 600_000_000
 _LEAST, _MOST = 256, 16_384
 # Every second threshold is enough to tell blends apart.
 SKETCHED: NDArray[np.float32] = THRESHOLDS[1::2]
-# Pixels counted at once.
-_CHUNK = 1 << 20
+# Pixels counted at once: their sums and keys have to stay in a core's own cache (measured: half the
+# time of 2**20).
+_CHUNK = 1 << 16
 # Steps of a logit: sums of them stay whole numbers.
 _FINE = 64
 _GREY = np.arange(256, dtype=np.int32)
@@ -179,7 +180,8 @@ def _count(sample: Sample, blend: Blend) -> NDArray[np.int32]:
         inside = np.minimum(sample.ends[low : high + 1], last) - np.maximum(
             starts[low : high + 1], first
         )
-        keys = np.repeat(np.arange(high - low + 1) * wide, inside) + levels[total]
+        keys = levels.take(total)
+        keys += np.repeat(np.arange(high - low + 1) * wide, inside)
         counted = np.bincount(keys, minlength=(high - low + 1) * wide)
         table[low * wide : (high + 1) * wide] += counted
     runs = table.reshape(-1, 2, wide)[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
