@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kagflow.cli import competitions
-from kagflow.cli.session import Session, guarded, open_session, sole
+from kagflow.cli import competitions, history_screen, pending
+from kagflow.cli.session import guarded, open_session, sole
 from kagflow.workspace import user_state
 
 
@@ -17,7 +17,10 @@ def command(
     words: Annotated[list[str] | None, typer.Argument(metavar="[REF]")] = None,
     competition: Annotated[str | None, typer.Option(help="Default: all of them.")] = None,
 ) -> None:
-    """List the submissions with CV and scores, or tell everything known of one."""
+    """List the submissions with CV and scores, or explain one; what is pending is asked about.
+
+    With three scored submissions the line from CV to public score is drawn, and what lies off it.
+    """
     from kagflow.ship import history
     from kagflow.ship.records import Records
 
@@ -25,35 +28,23 @@ def command(
     records = Records(user_state())
     ref = sole(words or [], "reference")
     profile = session.workspace.profile
+    _, why = pending.refresh(session, records)
+    if why:
+        session.out.warn(f"what is pending was not asked about: {why}")
     if ref is not None:
-        row = history.as_dict(history.find(records, ref, profile=profile))
-        session.out.table(f"submission {ref}", ("", ""), [(key, row[key]) for key in row])
-        session.out.result(row)
+        found = history.find(records, ref, profile=profile)
+        explained = history_screen.explain(session, found)
+        session.out.result({**history.as_dict(found), "explained": explained})
         return
     name = competitions.find(session.workspace, competition).name if competition else None
-    rows = [
-        history.as_dict(row) for row in history.history(records, profile=profile, competition=name)
-    ]
-    _table(session, rows)
-    text = "" if rows else "nothing was submitted yet\nnext: kagflow submit --dry-run"
-    session.out.result({"submissions": rows}, text)
-
-
-def _table(session: Session, rows: list[dict[str, object]]) -> None:
-    columns = {
-        "ref": "ref", "intent_at": "when", "pack": "pack", "cv_crossfitted": "CV",
-        "cv_naive": "CV naive", "floor": "all-empty", "projected_p50": "projected min",
-        "real_minutes": "real min", "public": "public", "private": "private", "status": "status",
-    }  # fmt: skip
+    listed = history.history(records, profile=profile, competition=name)
+    rows = [history.as_dict(row) for row in listed]
     if rows:
-        session.out.table(
-            "submissions",
-            list(columns.values()),
-            [[_cell(row[key]) for key in columns] for row in rows],
-        )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return "-" if value is None else str(value)[:19]
+        history_screen.table(session, rows)
+    lines = history_screen.lines(listed)
+    text = "" if rows else f"nothing was submitted yet\nnext: {session.command('submit --dry-run')}"
+    told = {name: line.to_dict() for name, line in lines.items()}
+    session.out.result(
+        {"submissions": rows, "lines": told},
+        text or "\n".join(history_screen.sentences(lines)),
+    )
