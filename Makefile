@@ -36,8 +36,9 @@ test-gpu: install
 gauntlet: install
 	$(PYTEST) -m gauntlet --timeout 0
 
+# ONLY="fetch loop" takes some sections anew.
 bench: install
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(ONLY)
 
 # Hours of one core; whatever is finished in WORK is kept. LABEL names a frozen set of defaults.
 WORK ?= $(HOME)/.cache/kagflow-quality

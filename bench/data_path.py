@@ -4,11 +4,14 @@ Both arms read the same JPEG files of generated steel (256x1600, quality 95) and
 lengths, in the same order, and augment alike: both flips, brightness and contrast, a small shift
 and scale. The notebook decodes colour, fills a 4-channel float mask, augments and normalises the
 whole frame and then crops; kagflow decodes once to grey bytes, crops first and makes floats of a
-whole batch last, here on the same core. Both end with batches of 8: float images, float masks.
+whole batch last, on the device. Both end with batches of 8: the notebook's are float images and
+masks; kagflow's are bytes as they go to the device, or, to `finish`, the same floats made on this
+core.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
@@ -109,12 +112,12 @@ def ours(data: Path, truth: dict[str, dict[int, str]], crop: tuple[int, int] | N
     return Samples(cache, np.arange(len(cache.ids)), labels, steps)
 
 
-def our_batches(samples: Samples, drawn: list[Draw]) -> Iterator[Sample]:
-    """Yield what the loop's feed gives, finished as a step finishes it."""
+def our_batches(samples: Samples, drawn: list[Draw], *, finish: bool = True) -> Iterator[Sample]:
+    """Yield what the loop's feed gives, to `finish` as floats, as a step makes them."""
     feed = Feed(samples, workers=0, device=torch.device("cpu"))
     feed.begin([drawn[at : at + BATCH] for at in range(0, len(drawn), BATCH)])
     for window in feed.windows(1):
-        yield samples.finish(window.batches[0])
+        yield samples.finish(window.batches[0]) if finish else window.batches[0]
 
 
 def their_batches(notebook: Notebook, drawn: list[Draw]) -> Iterator[list[torch.Tensor]]:
@@ -130,7 +133,9 @@ def seconds(read: Callable[[list[Draw]], Iterator[Any]], drawn: list[Draw]) -> f
     return time.perf_counter() - start
 
 
-def pairs(crop: tuple[int, int] | None, count: int = PAIRS) -> list[tuple[float, float]]:
+def pairs(
+    crop: tuple[int, int] | None, count: int = PAIRS, *, finish: bool = True
+) -> list[tuple[float, float]]:
     """Return (ours, the notebook's) seconds for the same images, alternating."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -139,7 +144,8 @@ def pairs(crop: tuple[int, int] | None, count: int = PAIRS) -> list[tuple[float,
         truth = write_frames(data)
         samples, notebook = ours(data, truth, crop), Notebook(data / "train_images", truth, crop)
         check(samples, notebook, crop)
-        arms = [partial(our_batches, samples), partial(their_batches, notebook)]
+        mine = partial(our_batches, samples, finish=finish)
+        arms = [mine, partial(their_batches, notebook)]
         order = partial(draws, Plain(), samples.labels, samples=FRAMES, epochs=count + 1, seed=0)
         found = []
         for epoch in range(count + 1):
@@ -172,11 +178,13 @@ def check(samples: Samples, notebook: Notebook, crop: tuple[int, int] | None) ->
 
 
 if __name__ == "__main__":
-    for wanted in ((256, 512), None):
-        found = pairs(wanted, int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS)
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else PAIRS
+    for wanted, finish in itertools.product(((256, 512), None), (False, True)):
+        found = pairs(wanted, count, finish=finish)
         ratios = sorted(theirs / mine for mine, theirs in found)
         each = [1000 * sum(one[arm] for one in found) / len(found) / FRAMES for arm in (0, 1)]
         print(
-            f"{wanted or 'full frame'}: {each[0]:.2f} ms against {each[1]:.2f} ms a sample, "
+            f"{wanted or 'full frame'} as {'floats' if finish else 'bytes'}: {each[0]:.2f} ms "
+            f"against {each[1]:.2f} ms a sample, "
             f"x{ratios[len(ratios) // 2]:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
         )
