@@ -27,7 +27,7 @@ NEVER = {
     "ship": {"torch"},
     "rehearse": {"torch", "kaggle"},
 }
-TRAVELS = {"errors", "resolve", "durable", "progress"}
+TRAVELS = {"errors", "resolve", "durable", "progress", "shards"}
 
 
 def imports(file: Path) -> set[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kagflow.cli import competitions, ensemble, explained, parity
+from kagflow import durable
+from kagflow.cli import competitions, drift, ensemble, explained, parity
 from kagflow.cli.competitions import Known
 from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.errors import RefusedError
+from kagflow.shards import piece_name, pieces, there
 
 if TYPE_CHECKING:
     from kagflow.ship.pack import Pack
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Packed:
-    """A pack and the ensemble that is in it."""
+    """A pack, the ensemble that is in it, and what half precision costs each member."""
 
     pack: Pack
     ensemble: dict[str, Any]
+    drift: list[dict[str, Any]]
 
 
 @guarded
@@ -42,9 +46,11 @@ def command(
     if explain:
         explained.show(session, known)
         return
-    packed = ensure(session, known, name=name).pack
+    made = ensure(session, known, name=name)
+    packed = made.pack
     rows = [(wheel.file.name, wheel.origin, wheel.why) for wheel in packed.wheels]
     session.out.table("wheels", ("file", "from", "why"), rows)
+    drift.show(session, made.drift)
     session.out.result(
         {
             "pack": packed.hash,
@@ -53,6 +59,7 @@ def command(
             "parts": {part.name: {"hash": part.hash, "bytes": part.bytes} for part in packed.parts},
             "reused": packed.reused,
             "wheels": [row[0] for row in rows],
+            "drift": made.drift,
             "next": session.command("submit --dry-run"),
         },
         f"pack {packed.hash}: {packed.bytes / 1e6:.1f} MB in {packed.path}\n"
@@ -74,7 +81,8 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
         )
     exported = export(session, value)
     answers = {PARITY: parity.make(session, known, value, exported)}
-    weights = exported | assets(session, value) | answers
+    weights = in_pieces(exported) | assets(session, value) | answers
+    costs = drift.make(session, known, value, exported)
     pack = build_pack(
         session.workspace.packs(known.name),
         weights=weights,
@@ -86,14 +94,14 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
         progress=session.out.progress(),
     )
     _keep_images(ensemble.path(session, known, name), pack)
+    durable.write_json(pack.path.with_name(f"{pack.hash}.{drift.SUFFIX}"), {"members": costs})
     if not pack.reused:
         session.out.say(f"made pack {pack.hash} ({pack.bytes / 1e6:.1f} MB)")
-    return Packed(pack, value)
+    return Packed(pack, value, costs)
 
 
 def _keep_images(file: Path, pack: Pack) -> None:
     """Keep what the images were worth beside the pack: the ensemble may be made anew."""
-    from kagflow import durable
     from kagflow.learn import perimage
 
     source, target = perimage.path_beside(file), pack.path.with_name(pack.hash + perimage.SUFFIX)
@@ -102,8 +110,10 @@ def _keep_images(file: Path, pack: Pack) -> None:
 
 
 def export(session: Session, value: dict[str, Any]) -> dict[str, Path]:
-    """Return each fold's weights at the precision that travels, by their name in the pack."""
-    from kagflow import durable
+    """Return each fold's weights at the precision that travels, by their name in the pack.
+
+    A file that is too large lies there in pieces: kagflow.shards.
+    """
     from kagflow.infer.export import export_fp16
 
     found: dict[str, Path] = {}
@@ -111,9 +121,19 @@ def export(session: Session, value: dict[str, Any]) -> dict[str, Path]:
         for file in member["weights"]:
             source = session.workspace.home / file
             target = session.workspace.cache / "fp16" / f"{durable.sha256_file(source)}.safetensors"
-            if not target.is_file():
+            if not there(target):
                 export_fp16(source, target)
             found[weight_name(file)] = target
+    return found
+
+
+def in_pieces(exported: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the files of exported weights as they lie, by their names in the pack."""
+    found: dict[str, Path] = {}
+    for name, file in exported.items():
+        whole = pieces(file)
+        names = [piece_name(name, at, len(whole)) for at in range(1, len(whole) + 1)]
+        found |= dict(zip(names if len(whole) > 1 else [name], whole, strict=True))
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kagflow.cli.competitions import Known
+from kagflow.cli.drift import digest
 from kagflow.cli.session import Session
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ def make(
 
     `exported` maps names in the pack to files. It is made once for the same weights and images.
     """
-    from kagflow import durable
     from kagflow.infer import parity
     from kagflow.infer.members import members_from_config
 
@@ -35,7 +35,7 @@ def make(
     for image in images:
         key.update(image.tobytes())
     for name, file in sorted(exported.items()):
-        key.update(f"{name} {durable.sha256_file(file)}".encode())
+        key.update(f"{name} {digest(file)}".encode())
     target = session.workspace.cache / "parity" / f"{key.hexdigest()[:32]}.safetensors"
     if not target.is_file():
         parity.store(target, images, _answers(session, members, spec, images, exported))

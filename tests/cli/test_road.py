@@ -132,7 +132,14 @@ def test_a_finished_stage_is_not_done_again(root: Path, kagflow: Any) -> None:
     again = kagflow("train", "fold=0", "epochs=12")["runs"][0]
     assert again["fresh"] is False
     assert best.stat().st_mtime_ns == before
-    assert kagflow("pack")["reused"] is True
+    packed = kagflow("pack")
+    assert packed["reused"] is True
+    (drift,) = packed["drift"]
+    assert (drift["member"], drift["images"]) == ("tiny+epochs=12", 32)
+    assert 0 < drift["mean"] <= drift["largest"] < 0.05
+    assert abs(drift["full"] - drift["shipped"]) < 0.1
+    beside = Path(packed["path"] + ".drift.json")
+    assert json.loads(beside.read_text())["members"] == packed["drift"]
 
 
 def test_a_learning_rate_is_suggested_and_nothing_trained(root: Path, kagflow: Any) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from kagflow.errors import LocalError, RefusedError, UsageError
 from kagflow.infer.engine import Settings, predict
+from kagflow.infer.models import build_model
 from kagflow.infer.postprocess import ClassRule
 from kagflow.learn.job import Job
 from kagflow.learn.oof import FLOOR, OofReader
@@ -40,6 +41,8 @@ def test_a_run_folder_is_whole(squares, spec, recipe, run_dir):
     assert provenance["packages"]["torch"] == torch.__version__.split("+")[0]
     weights = load_file(run_dir / "best.safetensors")
     assert weights["head.weight"].dtype == torch.float32
+    # Neither optimiser nor schedule: what ships is made of this file alone.
+    assert set(weights) == set(build_model(recipe()["model"], classes=2).state_dict())
     with OofReader(run_dir / "oof") as store:
         assert sorted(store.image_ids) == [f"{n:03}.png" for n in range(0, 24, 2)]
         assert store.mask("000.png").shape == (2, 64, 64)

@@ -194,6 +194,18 @@ def test_weights_and_members_must_agree(inputs: dict[str, Any], tmp_path: Path) 
         build_pack(tmp_path, **inputs)
 
 
+def test_a_weight_in_pieces_is_the_one_that_its_member_names(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    (file,) = inputs["weights"].values()
+    inputs["weights"] = {f"a.fold0.{number}of2.safetensors": file for number in (1, 2)}
+    pack = build_pack(tmp_path / "packs", **inputs)
+    assert set(inputs["weights"]) < set(pack.weights.manifest["files"])
+    inputs["weights"] = {f"b.fold0.{number}of2.safetensors": file for number in (1, 2)}
+    with pytest.raises(DataError, match="do not name the same files"):
+        build_pack(tmp_path / "packs", **inputs)
+
+
 def test_a_linked_weight_is_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(inputs["weights"]["a.fold0.safetensors"])
