@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kagflow.cli import competitions, history_screen, pending
-from kagflow.cli.session import guarded, open_session, sole
+from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.workspace import user_state
 
 
@@ -33,18 +33,32 @@ def command(
         session.out.warn(f"what is pending was not asked about: {why}")
     if ref is not None:
         found = history.find(records, ref, profile=profile)
+        row, notes = history.as_dict(found), history.notes(found)
         explained = history_screen.explain(session, found)
-        session.out.result({**history.as_dict(found), "explained": explained})
+        _tell(session, notes)
+        session.out.result({**row, "notes": notes, "explained": explained})
         return
     name = competitions.find(session.workspace, competition).name if competition else None
     listed = history.history(records, profile=profile, competition=name)
     rows = [history.as_dict(row) for row in listed]
+    notes = list(dict.fromkeys(note for row in listed for note in history.notes(row)))
     if rows:
         history_screen.table(session, rows)
+    _tell(session, notes)
     lines = history_screen.lines(listed)
     text = "" if rows else f"nothing was submitted yet\nnext: {session.command('submit --dry-run')}"
     told = {name: line.to_dict() for name, line in lines.items()}
     session.out.result(
-        {"submissions": rows, "lines": told},
+        {"submissions": rows, "notes": notes, "lines": told},
         text or "\n".join(history_screen.sentences(lines)),
     )
+
+
+def _tell(session: Session, notes: list[str]) -> None:
+    from kagflow.ship.history import UNSEEN
+
+    for note in notes:
+        if note == UNSEEN:
+            session.out.say(note)
+        else:
+            session.out.warn(note)

@@ -246,6 +246,8 @@ def execute(
         calibration.learn(session, plan, receipt)
     if done.already:
         session.out.say("this pack was submitted before; --again would submit it once more")
+    if history.at_floor(done.row):
+        session.out.warn(history.notes(done.row)[0])
     return history.as_dict(done.row)
 
 

@@ -95,7 +95,10 @@ def test_submitting_is_the_plan_that_was_rehearsed_and_happens_once(kagflow: Any
     second = kagflow("submit", "--yes")["submission"]
     assert second["ref"] == first["ref"]
     assert len(kagflow("history")["submissions"]) == 1
-    assert kagflow("history", str(first["ref"]))["pack"] == first["pack"]
+    told = kagflow("history", str(first["ref"]))
+    assert (told["pack"], told["at_floor"]) == (first["pack"], [])
+    (note,) = told["notes"]
+    assert "nobody can see a hidden rerun's log" in note
 
 
 def test_what_the_saved_run_took_calibrates_the_next_rehearsal(root: Path, kagflow: Any) -> None:

@@ -111,6 +111,44 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
 # -- history
 
 
+SCORED = {"ref": 7, "status": "scored", "floor": 0.85887, "cv_naive": 0.91, "cv_images": 12568}
+
+
+@pytest.mark.parametrize(
+    ("changes", "boards"),
+    [
+        # Another sample of the same kind of images.
+        ({"public": 0.85560, "private": 0.86010}, ["private", "public"]),
+        ({"public": 0.85887}, ["public"]),
+        ({"public": 0.85887, "cv_images": None}, ["public"]),
+        ({"public": 0.85560, "cv_images": None}, []),
+        ({"public": 0.90502, "private": 0.88883}, []),
+        # Nearer to the CV: a competition in which nobody gains much.
+        ({"public": 0.8615, "cv_naive": 0.862}, []),
+        ({"public": 0.8615, "cv_naive": 0.91, "cv_crossfitted": 0.862}, []),
+        ({"public": 0.85560, "floor": None}, []),
+        ({}, []),
+    ],
+)
+def test_a_score_without_any_prediction_is_flagged(
+    records: Records, changes: dict, boards: list[str]
+) -> None:
+    row = records.add(submission(**{**SCORED, **changes}))
+    assert sorted(history.at_floor(row)) == boards == history.as_dict(row)["at_floor"]
+    told = [note for note in history.notes(row) if "without any prediction" in note]
+    assert len(told) == bool(boards)
+    for name in boards:
+        assert f"{name} {changes[name]:.5f}" in told[0]
+
+
+def test_what_a_hidden_rerun_shed_is_said_to_be_unknown(records: Records) -> None:
+    hidden = submission(**SCORED, public=0.9, detail={"rerun_minutes": 3.0})
+    saved = submission(**SCORED, public=0.9, attempt=2, detail={"rerun_minutes": None})
+    open_ = submission(attempt=3, ref=9, status="submitted")
+    told = [history.notes(records.add(row)) for row in (hidden, saved, open_)]
+    assert told == [[history.UNSEEN], [], []]
+
+
 def test_history_finds_by_number_and_by_pack(records: Records) -> None:
     records.add(submission(ref=7, status="scored"))
     records.add(submission(pack="abff0000", ref=8, status="running"))
