@@ -7,6 +7,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from packaging.version import InvalidVersion
 
 from kagflow.fingerprint import Fingerprint, Headers, normalise
 from kagflow.ship.environment import applies, target_environment
+
+_KEPT_S = 7 * 86400.0
 
 
 def ghost(fingerprint: Fingerprint, cache: Path) -> Path:
@@ -40,6 +43,7 @@ def ghost(fingerprint: Fingerprint, cache: Path) -> Path:
             beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    _forget_old(cache, keep=folder)
     return folder
 
 
@@ -89,6 +93,14 @@ def unmet(fingerprint: Fingerprint) -> list[str]:
         for requirement in _requirements(headers_of(fingerprint, name))
         if not _met(requirement, fingerprint)
     ]
+
+
+def _forget_old(cache: Path, *, keep: Path) -> None:
+    """Remove images that no pack can be using any more, and what a kill left half-made."""
+    for folder in cache.iterdir():
+        with suppress(OSError):
+            if folder != keep and time.time() - folder.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _metadata(name: str, version: str, headers: Headers, fingerprint: Fingerprint) -> str:

@@ -98,10 +98,17 @@ def _page(address: str, session: requests.Session, *, flat: bool) -> Iterator[In
     answer = _get(session, address)
     if answer is None:
         return
-    if "json" in answer.headers.get("Content-Type", ""):
-        yield from read_json(answer.json(), answer.url)
-    else:
+    if "json" not in answer.headers.get("Content-Type", ""):
         yield from read_html(answer.text, answer.url)
+        return
+    try:
+        yield from list(read_json(answer.json(), answer.url))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        host = urlsplit(address).hostname
+        raise NetworkError(
+            f"{host} answers what is no index ({type(error).__name__})",
+            hint="check pip's index-url",
+        ) from None
 
 
 def read_json(page: Any, base: str) -> Iterator[IndexFile]:
@@ -205,5 +212,6 @@ def _local(address: str) -> Path | None:
 
 
 def _places(sources: Sources) -> str:
-    hosts = [urlsplit(one).hostname or one for one in sources.indexes]
-    return ", ".join(dict.fromkeys([*hosts, *sources.find_links])) or "no index"
+    # Host names only: an address may hold a password.
+    places = [*sources.indexes, *sources.find_links]
+    return ", ".join(dict.fromkeys(urlsplit(one).hostname or one for one in places)) or "no index"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kagflow.errors import DataError, LocalError, NetworkError, RefusedError
-from kagflow.fingerprint import Fingerprint, Headers
+from kagflow.fingerprint import Fingerprint, Headers, load_snapshot
 from kagflow.ship import wheelfile
 from kagflow.ship.environment import target_tags
 from kagflow.ship.ghost import ghost, unmet
@@ -50,6 +51,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self.folder, self.html, self.wrong = folder, False, set[str]()
         self.fetched: list[str] = []
+        self.nonsense = False
         folder.mkdir()
 
     def wheel(self, name: str, version: str, *requires: str, tag: str = "py3-none-any") -> None:
@@ -77,6 +79,8 @@ class Index:
                 archive.addfile(member, io.BytesIO(text.encode()))
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
+        if self.nonsense:
+            return "application/json", b"[1, 2]"
         parts = path.strip("/").split("/")
         if parts[0] == "files":
             self.fetched.append(parts[1])
@@ -290,6 +294,27 @@ def test_a_ghost_holds_the_image_and_is_made_once(tmp_path: Path) -> None:
     assert ghost(held, tmp_path) == first
     assert first.stat().st_mtime_ns == before
     assert ghost(image(**HELD, more="1"), tmp_path) != first
+
+
+def test_an_image_that_nobody_asked_for_in_weeks_is_forgotten(tmp_path: Path) -> None:
+    old, young = ghost(image(**HELD), tmp_path), ghost(image(**HELD, more="1"), tmp_path)
+    os.utime(old, (0, 0))
+    last = ghost(image(**HELD, more="2"), tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {young.name, last.name}
+
+
+def test_what_is_installed_here_and_on_no_index_travels_all_the_same(shelf: Shelf) -> None:
+    model = "segmentation-models-pytorch"
+    asked = {"me": [f"{model}=={importlib.metadata.version(model)}"]}
+    closure = missing_wheels(asked, load_snapshot(), shelf)
+    assert [(one.name, one.origin) for one in closure.wheels] == [(model, "rebuilt")]
+    assert closure.offline.startswith("no index offers it")
+
+
+def test_an_index_that_talks_nonsense_is_said_to(index: Index, tmp_path: Path) -> None:
+    index.nonsense = True
+    with pytest.raises(NetworkError, match="answers what is no index"):
+        fetch_wheel("outer", "1", target_tags(image()), "3.12.0", host_sources(), tmp_path)
 
 
 def test_sources_are_read_from_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
