@@ -74,6 +74,7 @@ class Screen:
         if not self.plans:
             return
         fitting = {one.name for one in self.judgement.fitting}
+        known = self.weeks[0].left is not None
         rows = []
         for one in self.plans:
             fold = one.fold
@@ -82,7 +83,8 @@ class Screen:
                 (
                     one.what + (f", {fold.share:.0%} done" if fold and fold.share else ""),
                     "unknown" if one.action is None else _cost(one),
-                    "-" if one.action is None else "yes" if one.action.name in fitting else "NO",
+                    "-" if one.action is None or not known
+                    else "yes" if one.action.name in fitting else "NO",
                     "-" if gain is None else f"{gain:+.4f}",
                     one.left_out or (f"folds {_list(fold.measured)} on {fold.machine}" if fold
                                      else "the rehearsal"),

@@ -1,0 +1,62 @@
+"""What a rehearsal measured, as the guard takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kagflow.cli import competitions, guard, kernels
+from kagflow.cli.kernels import How
+from kagflow.cli.planned import save_seconds
+from kagflow.rehearse.receipt import Receipt, Run
+from kagflow.ship.kernel import KernelSpec, kernel_metadata
+from kagflow.workspace import Workspace
+
+SHAPES = Path(__file__).parents[1] / "competitions" / "shapes"
+RECEIPT = Receipt(
+    pack="abcd", competition="shapes", made="", verdict="yellow", layer="bwrap",
+    network_blocked=True, home_hidden=True, input_read_only=True,
+    runs=tuple(Run(mode, "nested", 4, 4, 1, seconds, 1, 0)
+               for mode, seconds in (("save", 9.0), ("save", 11.0), ("rerun", 80.0))),
+    device="cpu", seconds_per_image=0.3, projected_images=2000, projected_minutes=12.0,
+    limit_minutes=60.0,
+)  # fmt: skip
+
+
+def test_the_saved_run_is_timed_apart() -> None:
+    assert save_seconds(RECEIPT) == 11.0
+    assert save_seconds(replace(RECEIPT, runs=RECEIPT.runs[2:])) is None
+
+
+def test_a_cpu_is_projected_from_a_cpu_only() -> None:
+    assert guard.cpu_minutes(RECEIPT) == 12.0
+    assert guard.cpu_minutes(replace(RECEIPT, device="cuda:0")) is None
+    # Calibrated, the projection is the accelerator's; the pace on this CPU is still known.
+    calibrated = replace(RECEIPT, calibrated=True, projected_minutes=2.0)
+    assert guard.cpu_minutes(calibrated) == pytest.approx(10.0)
+
+
+def test_what_was_measured_is_read_from_beside_the_pack(tmp_path: Path) -> None:
+    packed = SimpleNamespace(pack=SimpleNamespace(path=tmp_path / "abcd", hash="abcd"))
+    offer = How(offer="kagflow submit --cpu")
+    assert guard.measured(packed, offer).save_s is None
+    RECEIPT.write(kernels.beside(packed, "receipt.json", notebook=False))
+    found = guard.measured(packed, offer)
+    assert (found.save_s, found.cpu_minutes) == (11.0, 12.0)
+    assert found.cpu_command == "kagflow submit --cpu"
+    assert guard.measured(packed, How()).cpu_minutes is None
+
+
+def test_a_kernel_on_a_cpu_asks_for_no_accelerator(tmp_path: Path) -> None:
+    (tmp_path / "competitions").mkdir()
+    (tmp_path / "competitions" / "shapes").symlink_to(SHAPES)
+    known = guard.on_cpu(competitions.find(Workspace(tmp_path, "local"), "shapes"))
+    spec = KernelSpec("ann", "kagflow-shapes", "kagflow shapes", known.config.slug, (),
+                      known.config.accelerator, 60)  # fmt: skip
+    metadata = kernel_metadata(spec)
+    assert metadata["machine_shape"] == "None"
+    assert not metadata["enable_gpu"]
+    assert not metadata["enable_tpu"]
