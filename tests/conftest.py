@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Before torch loads: workers that share a machine spin in each other's way with more threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# For fixtures that outlive a test: no index is asked but where a test serves one.
+os.environ["KAGFLOW_OFFLINE"] = "1"
 
 import pytest
 
@@ -26,7 +28,6 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGFLOW_HOME", str(home / "state"))
     monkeypatch.setenv("KAGFLOW_CACHE", str(home / "cache"))
-    # No index is asked but where a test serves one: what is packed must not depend on a network.
     monkeypatch.setenv("KAGFLOW_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
