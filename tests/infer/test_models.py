@@ -1,10 +1,12 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from kagflow.errors import UsageError
 from kagflow.infer.forward import forward
+from kagflow.infer.members import load_member
 from kagflow.infer.models import build_model, named_outputs, outputs, pad_to
 from kagflow.learn.losses import LOSSES
 from kagflow.resolve import build
@@ -92,6 +94,21 @@ def test_encoder_weights_reach_only_models_that_take_them(plugins):
     assert build_model(spec, classes=2).gain.shape == (2,)
     with pytest.raises(UsageError, match="takes no encoder_weights"):
         build_model(spec, classes=2, encoder_weights="imagenet")
+
+
+def test_a_member_asks_nobody_for_weights(member, plugins):
+    """The kernel has no network: whatever a model starts from otherwise, it is built bare."""
+    asked = []
+
+    class Greedy(plugins.Bright):
+        def __init__(self, classes, encoder_weights="imagenet"):
+            asked.append(encoder_weights)
+            super().__init__(classes)
+
+    plugins.Greedy = Greedy
+    one = replace(member("Bright"), model={"target": "plugins_for_infer:Greedy"})
+    load_member(one, 2, "cpu")
+    assert asked == [None]
 
 
 def test_a_model_that_answers_another_question_is_named():
