@@ -16,6 +16,7 @@ from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
 from kagflow.rehearse import sandbox, trial, verdict
 from kagflow.rehearse.cells import code_of
+from kagflow.rehearse.foreign import unsupported
 from kagflow.rehearse.plan import Layout
 from kagflow.rehearse.receipt import Receipt, Run
 from kagflow.rehearse.sandbox import Layer, SandboxResult, SandboxSpec
@@ -219,7 +220,7 @@ def _receipt(
     ended: list[_Ended],
 ) -> Receipt:
     last = ended[-1]
-    failure = last.failure or _leak(held)
+    failure = last.failure or _leak(held) or _foreign(spec)
     images = _hidden_images(spec)
     pace = _pace(last)
     minutes = None if pace is None else round((pace[0] + pace[1] * images) / 60, 2)
@@ -253,6 +254,11 @@ def _receipt(
 def _leak(held: Mapping[str, bool]) -> Failure | None:
     open_ = ", ".join(name for name, ok in held.items() if not ok)
     return Failure(verdict.THREW, f"the sandbox does not hold: not {open_}") if open_ else None
+
+
+def _foreign(spec: RehearsalSpec) -> Failure | None:
+    text = unsupported(spec.pack / "env", spec.fingerprint)
+    return Failure(verdict.THREW, text) if text else None
 
 
 def _pace(ended: _Ended) -> tuple[float, float] | None:

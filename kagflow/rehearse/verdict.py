@@ -34,7 +34,18 @@ _NETWORK = re.compile(
     r"getaddrinfo|LocalEntryNotFound|OfflineMode|NewConnectionError|outgoing traffic"
 )
 _READ_ONLY = re.compile(r"Read-only file system")
+_MOUNT = re.compile(r"No such file or directory: '/kaggle/input/")
 _HOME = re.compile(r"No such file or directory: '(/root/|/home/)")
+# What the kernel says of itself, and the name under which Kaggle would fail it for that.
+_NAMES = {
+    "no time:": TIMEOUT,
+    "out of memory:": COMPUTE,
+    "no submission.csv was written": NO_CSV,
+    "submission.csv has columns": SCORING,
+    "rows of submission.csv are not": SCORING,
+    "run lengths of submission.csv": SCORING,
+    "run lengths overlap": SCORING,
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ def _hidden_failure(
         return _named(text)
     if report.get("error"):
         return Failure(THREW, _advise(str(report["error"])))
+    if swallowed := next((found[1] for line in lines(log) if (found := _FAILED.search(line))), ""):
+        return _named(_advise(swallowed.strip()))
     for name, what in report.get("lost", {}).items():
         return Failure(THREW, f"member {name} had to be left out: {_advise(what)}")
     if report.get("late"):
@@ -121,8 +134,7 @@ def _hidden_failure(
 
 def _named(text: str) -> Failure:
     """Return a failure under the name that goes with what the kernel said of itself."""
-    words = {"no time:": TIMEOUT, "out of memory:": COMPUTE}
-    name = next((name for start, name in words.items() if text.startswith(start)), THREW)
+    name = next((name for words, name in _NAMES.items() if words in text), THREW)
     return Failure(name, text)
 
 
@@ -135,6 +147,8 @@ def _advise(text: str) -> str:
         )
     if _NETWORK.search(text):
         return f"the kernel reached for the network, which a submission does not have: {text}"
+    if _MOUNT.search(text):
+        return f"mounts are not always there; look for the file below /kaggle/input: {text}"
     if _HOME.search(text):
         return f"the kernel wants a file of this machine's home, which Kaggle lacks: {text}"
     if _READ_ONLY.search(text):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kagflow.errors import NetworkError, RemoteError
-from kagflow.ship import assumptions
+from kagflow.ship import assumptions, doctor_reference
 from kagflow.ship.doctor_live import Live
 from kagflow.ship.doctor_probe import facts, follow, probe_push, pushed
 from kagflow.ship.remote_types import KernelStatus, Pushed
@@ -22,8 +22,11 @@ def gpu_kernel(live: Live) -> str:
     remote, pace, shape = live.remote, live.pace, live.machine_shape
     before = _used_before(live, 4)
     push = probe_push(
-        live, 4, "gpu", {"seconds": pace.asleep_s}, shape=shape, timeout_s=pace.timeout_s
-    )
+        live, 4, "gpu",
+        {"seconds": pace.asleep_s, "reference": doctor_reference.script(need_gpu=True),
+         "reference_s": doctor_reference.LIMIT_S},
+        shape=shape, timeout_s=pace.timeout_s,
+    )  # fmt: skip
     try:
         made = pushed(live, 4, push)
     except RemoteError as error:
@@ -35,6 +38,7 @@ def gpu_kernel(live: Live) -> str:
     status, log = follow(live, 4, push)
     ended = live.notes.once(4, "at", time.time)
     _tell_machine(live, facts(log))
+    doctor_reference.keep(live, facts(log), made)
     ran = max((line.seconds for line in log), default=0.0)
     _tell_timeout(live, status, facts(log), ran)
     _tell_quota_lag(live, before=before, ran=ran, ended=ended)
