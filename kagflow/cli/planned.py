@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from kagflow.ship.budget import Action
 
 HOW = (
-    "OOF gained per GPU hour: by how much the run's finished folds beat the best other run that "
-    "holds the missing fold (the all-empty file where none does), times that fold's share of the "
-    "images, by the fold's hours; hours are those that its other folds took on the machine named"
+    "OOF gained an hour: by how much the run's finished folds, at default thresholds, beat the "
+    "best other run that holds the missing fold (the all-empty file where none does), times that "
+    "fold's share of the images, by the hours that its other folds took on the machine named"
 )
 
 

@@ -86,7 +86,7 @@ class Screen:
                     "-" if one.action is None or not known
                     else "yes" if one.action.name in fitting else "NO",
                     "-" if gain is None else f"{gain:+.4f}",
-                    one.left_out or (f"folds {_list(fold.measured)} on {fold.machine}" if fold
+                    one.left_out or (f"fold {_list(fold.measured)} on {fold.machine}" if fold
                                      else "the rehearsal"),
                 )
             )  # fmt: skip
