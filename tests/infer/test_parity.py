@@ -84,3 +84,24 @@ def test_a_member_that_answers_otherwise_stops_a_save_and_leaves_a_rerun(
     report = json.loads((working / "kagflow-report.json").read_text())
     assert list(report["lost"]) == ["Bright"]
     assert all(read_submission(working / "submission.csv", competition[1]).values())
+
+
+@pytest.mark.parametrize("fault", ["cut", "missing"])
+def test_a_member_whose_weights_are_not_whole_is_left_out_of_a_rerun(
+    member, pack, competition, tmp_path, fault
+):
+    # The bootstrap names the file on a save; in a rerun it goes on to here.
+    good, bad = member("Bright"), member("Ramp")
+    packed = pack(good, bad)
+    file = packed / bad.weights[0].name
+    file.write_bytes(file.read_bytes()[:-1])
+    if fault == "missing":
+        file.unlink()
+    working = tmp_path / "working"
+    working.mkdir()
+    kernel.main(packed, competition[0], working, rerun=True)
+    report = json.loads((working / "kagflow-report.json").read_text())
+    assert list(report["lost"]) == ["Ramp"]
+    assert all(read_submission(working / "submission.csv", competition[1]).values())
+    with pytest.raises(DataError, match=file.name):
+        kernel.main(packed, competition[0], working, rerun=False)
