@@ -58,6 +58,8 @@ def _weights(value: str) -> str:
 
 
 Weights = Annotated[str, AfterValidator(_weights)]
+# What the back end onnxruntime imports.
+ONNX = ("onnx>=1.16", "onnxruntime>=1.20")
 Flip = Literal["none", "hflip", "vflip"]
 
 
@@ -124,7 +126,8 @@ class Competition(Closed):
     """Describe a competition; a new one needs this one file.
 
     `requires` is what its own code imports (PEP 508), `allow_replace` names distributions of
-    Kaggle's image in whose place a wheel of the pack may come.
+    Kaggle's image in whose place a wheel of the pack may come. `backend` runs the models where
+    there is no GPU: auto measures in the kernel whether ONNX Runtime pays, member by member.
     """
 
     slug: str
@@ -145,6 +148,7 @@ class Competition(Closed):
     default_recipe: str
     finals: int = 2
     accelerator: str = "NvidiaTeslaT4"
+    backend: Literal["torch", "auto", "onnxruntime"] = "torch"
     requires: tuple[str, ...] = ()
     allow_replace: tuple[str, ...] = ()
     limits: Limits = Limits()
@@ -156,6 +160,10 @@ class Competition(Closed):
         if any(map(is_fixed, names)):
             raise ValueError("torch and what is built on it, numpy and nvidia-* stay the image's")
         return tuple(map(normalise, names))
+
+    def packed(self) -> tuple[str, ...]:
+        """Return what a pack must bring along beside what kagflow's own code needs (PEP 508)."""
+        return self.requires if self.backend == "torch" else (*self.requires, *ONNX)
 
     def task(self) -> TaskSpec:
         """Return the part that travels to the kernel."""

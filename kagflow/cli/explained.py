@@ -22,7 +22,7 @@ def show(session: Session, known: Known) -> None:
     image = target.chosen(session.workspace.targets, known.config.accelerator)
     with tempfile.TemporaryDirectory(prefix="kagflow-explain-") as work:
         told = explain(
-            asked_for(known.config.requires),
+            asked_for(known.config.packed()),
             image,
             own_shelf(Path(work)),
             allow_replace=known.config.allow_replace,

@@ -89,7 +89,7 @@ def ensure(session: Session, known: Known, *, name: str = ensemble.DEFAULT) -> P
         config=kernel_config(known, value),
         competition_folder=known.folder,
         fingerprint=target.chosen(session.workspace.targets, known.config.accelerator),
-        requires=known.config.requires,
+        requires=known.config.packed(),
         allow_replace=known.config.allow_replace,
         progress=session.out.progress(),
     )
@@ -185,5 +185,6 @@ def kernel_config(known: Known, value: dict[str, Any]) -> dict[str, Any]:
         "shedding": [one["run"] for one in value.get("shedding", ())],
         "rerun": known.config.rerun,
         "batch": 4,
+        "backend": known.config.backend,
         "limits": limits,
     }

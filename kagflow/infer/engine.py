@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from kagflow.infer.backend import Backend
 from kagflow.infer.decode import Item, Sources, decode
 from kagflow.infer.forward import forward
 from kagflow.infer.governor import Governor, Plan
@@ -43,7 +44,8 @@ class Settings:
 
     `device` may name several, "cuda:0,cuda:1": each gets every other batch. `ahead` batches are
     decoded and finished ahead; `keep_probs` keeps what the rules saw. A `governor` decides which
-    segmenters a batch gets, all of them without one; a `meter` takes what it all costs.
+    segmenters a batch gets, all of them without one; a `meter` takes what it all costs. A
+    `backend` may choose another than torch to run a member on the CPU.
     `on_load(member, modules, device)` may raise. Where `on_loss(name, error)` is given, a member
     that fails is left out and told to it, unless no other can answer.
     """
@@ -55,6 +57,7 @@ class Settings:
     keep_probs: bool = False
     governor: Governor | None = None
     meter: Meter | None = None
+    backend: Backend | None = None
     on_load: OnLoad | None = None
     on_loss: OnLoss | None = None
 
@@ -160,6 +163,7 @@ class _Ensemble:
                 device,
                 settings.precision,
                 needed=needed,
+                backend=settings.backend,
                 on_load=settings.on_load,
                 on_loss=settings.on_loss,
             )

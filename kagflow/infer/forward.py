@@ -54,7 +54,8 @@ def forward(
 def _probabilities(module: nn.Module, batch: Tensor, predicts: str) -> Tensor:
     """Run one module on a padded batch; masks are cropped to the batch's own size."""
     height, width = batch.shape[-2:]
-    padded = pad_to(batch, STRIDE).contiguous(memory_format=torch.channels_last)
+    layout = getattr(module, "memory_format", torch.channels_last)
+    padded = pad_to(batch, STRIDE).contiguous(memory_format=layout)
     logits = outputs(module(padded), predicts).float()
     if predicts == "mask":
         if logits.shape[-2:] != padded.shape[-2:]:

@@ -8,6 +8,7 @@ of all keeps the best file. In both a governor sees to it that the images are do
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,11 +19,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from kagflow.durable import write_json
 from kagflow.errors import DataError
-from kagflow.infer import devices, parity
+from kagflow.infer import devices, memory, parity
+from kagflow.infer.backend import Backend
 from kagflow.infer.engine import Settings, predict
 from kagflow.infer.governor import SHARE, Governor, Order, order, plans
 from kagflow.infer.members import Member, members_from_config
@@ -45,7 +49,8 @@ class Report:
 
     `shed` counts images by the views that each segmenter still gave ("2+1+0"), `late` those that
     nobody had time for; `lost` are members that were left out; `skipped` images of a save whose
-    rerun will predict them. `costs` (task.costs) are what each stage took.
+    rerun will predict them. `backend` says what runs each member, and why; `costs` (task.costs)
+    are what each stage took.
     """
 
     mode: str
@@ -59,6 +64,7 @@ class Report:
     load_seconds: float = 0.0
     seconds_per_image: float | None = None
     parity: list[str] = field(default_factory=list)
+    backend: list[str] = field(default_factory=list)
     shed: dict[str, int] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
@@ -74,6 +80,8 @@ def main(
     `boot` is the time.monotonic() at which the container started, now where it is not known.
     Raises whatever went wrong on save; in a rerun returns with the best valid file in place.
     """
+    # Before there are threads.
+    memory.keep()
     config = json.loads((pack / "config.json").read_text(encoding="utf-8"))
     began = time.monotonic() if boot is None else boot
     Run(config, pack, competition_input, working, rerun=rerun, boot=began).all()
@@ -203,9 +211,30 @@ class Run:
             precision=str(self.config.get("precision") or "auto"),
             governor=governor,
             meter=self.meter,
+            backend=self._backend(),
             on_load=self._check_parity,
             on_loss=self._lose if self.rerun else None,
         )
+
+    def _backend(self) -> Backend | None:
+        """Return what may run members faster on the CPU, where the competition asks for it."""
+        wanted = str(self.config.get("backend") or "torch")
+        # A damaged file is told where members are loaded, which a rerun may live through.
+        with contextlib.suppress(DataError):
+            stored = None if wanted == "torch" else parity.read(self.pack, 1)
+            if stored is not None:
+                return self._backend_by(parity.pictures(stored.stored, 1)[0][1], wanted)
+        return None
+
+    def _backend_by(self, sample: NDArray[np.uint8], wanted: str) -> Backend:
+        # A save that only proves the rerun must choose as the rerun does.
+        hidden = (self.config.get("limits") or {}).get("hidden_images") or 0
+        images = max(self.report.images, int(hidden))
+        return Backend(sample, images, forced=wanted != "auto", say=self._tell_backend)
+
+    def _tell_backend(self, said: str) -> None:
+        self.report.backend.append(said)
+        _say(said)
 
     def _check_parity(self, member: Member, modules: Sequence[nn.Module], device: str) -> None:
         """Compare a loaded member with its stored answers; a rehearsal may look at fewer."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kagflow.infer.backend import Backend
 from kagflow.infer.decode import Item, distinct_views, to_batch, view_of
 from kagflow.infer.forward import forward
 from kagflow.infer.members import MEANS, Member, load_member
@@ -64,10 +65,12 @@ class Lane:
         precision: str = "auto",
         *,
         needed: str = "mask",
+        backend: Backend | None = None,
         on_load: OnLoad | None = None,
         on_loss: OnLoss | None = None,
     ) -> None:
         self.device, self.precision = device, precision
+        self._backend = backend if device == "cpu" else None
         self._needed, self._on_load, self._on_loss = needed, on_load, on_loss
         self._alive: Counter[str] = Counter()
         self.gates: dict[int, Loaded] = {}
@@ -83,6 +86,8 @@ class Lane:
                 modules = load_member(member, classes, self.device)
                 if self._on_load is not None:
                     self._on_load(member, modules, self.device)
+                if self._backend is not None:
+                    modules = self._backend.choose(member, modules)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others may do without
                 self._lose(member, error)
                 continue

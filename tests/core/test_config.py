@@ -122,3 +122,13 @@ def test_what_may_be_replaced_is_named_and_never_torch() -> None:
     for name in ("torch", "NumPy", "nvidia-nccl-cu12"):
         with pytest.raises(ValidationError, match="stay the image's"):
             Competition(**facts, allow_replace=[name])
+
+
+def test_a_back_end_brings_its_wheels_beside_what_the_competition_requires() -> None:
+    facts = {"slug": "a", "title": "A", "classes": ("x",), "default_recipe": "r"}
+    assert Competition(**facts, requires=("cc3d",)).packed() == ("cc3d",)
+    for backend in ("auto", "onnxruntime"):
+        packed = Competition(**facts, requires=("cc3d",), backend=backend).packed()
+        assert [one.partition(">")[0] for one in packed] == ["cc3d", "onnx", "onnxruntime"]
+    with pytest.raises(ValidationError):
+        Competition(**facts, backend="openvino")
