@@ -90,7 +90,7 @@ class Screen:
                                      else "the rehearsal"),
                 )
             )  # fmt: skip
-        columns = ("what", "hours", "fits, with a fifth more", "OOF gained an hour", "measured by")
+        columns = ("what", "hours", "fits", "OOF gained an hour", "measured by")
         self.session.out.table("what may be next", columns, rows)
 
     def closing(self) -> str:
