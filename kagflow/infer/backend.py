@@ -4,7 +4,7 @@ The module is exported here, from the weights that it holds, for images of one s
 any: a pack carries no second form of its weights, and what differs between releases of torch never
 meets. torch's older exporter needs `onnx` alone, which Kaggle's image has; should it be gone or
 fail, as anything else here may, the module itself runs. OpenVINO, as fast, took five times as long
-to convert, and its wheel is three times the size.
+to convert, and its wheel is twice the size.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from kagflow.errors import DataError
+from kagflow.infer import light
 from kagflow.infer.export import load_weights
 from kagflow.infer.models import build_model, channels_last
 from kagflow.infer.postprocess import ClassRule
@@ -62,7 +63,8 @@ def load_member(member: Member, classes: int, device: str) -> list[nn.Module]:
     """
     modules = []
     for path in member.weights:
-        model = build_model(member.model, classes=classes)
+        with light.building():
+            model = build_model(member.model, classes=classes)
         load_weights(model, path, as_shipped=True)
         modules.append(channels_last(model, device))
     return modules
