@@ -1,30 +1,33 @@
 """Time kagflow against named baselines, alternating, and write bench/RESULTS.md.
 
-It ends with an error, and writes nothing, where a baseline took twice its own median or the arms
-did not do the same work.
+    python bench/run.py              every section
+    python bench/run.py fetch loop   these alone
+
+A section is kept as soon as it is done, so an interrupted run loses one. It ends with an error, and
+keeps nothing of a section, where a baseline took twice its own median or the arms did not do the
+same work.
 """
 
 from __future__ import annotations
 
-import datetime
 import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import data_path
 import ensemble_search
 import fetch
+import first_batch
+import inference
 import oof_size
 import packing
 import postprocess
 import rle
 import train_step
+from rows import Row, Section, compare, keep, part, row, where
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -34,49 +37,28 @@ FETCHES = 9
 OOF_IMAGES = 600
 IMAGES = int(os.environ.get("KAGFLOW_BENCH_IMAGES", "12568"))
 GIGABYTES = float(os.environ.get("KAGFLOW_BENCH_GB", "1"))
+Measured = tuple[list[Row], list[str]]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One comparison: the median ratio of ours to the baseline, and its spread."""
-
-    name: str
-    baseline: str
-    ours_s: float
-    baseline_s: float
-    ratios: tuple[float, ...]
-    loud: bool
+def start() -> Measured:
+    """Compare what a command takes to begin."""
+    kaggle, ours = [str(BIN / "kaggle"), "--help"], [str(BIN / "kagflow"), "--help"]
+    bad = [sys.executable, str(HERE / "bad_key.py")]
+    return [
+        compare("`kagflow --help`", "`kaggle --help`", ours, kaggle, PAIRS),
+        compare("a bad recipe key, refused", "`kaggle --help`", bad, kaggle, PAIRS),
+    ], []
 
 
-def seconds(argv: Sequence[str]) -> float:
-    """Return the wall time of a command that must succeed."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("KAG")}
-    start = time.perf_counter()
-    subprocess.run(argv, check=True, capture_output=True, env=environment)
-    return time.perf_counter() - start
+def fetching() -> Measured:
+    """Compare a fetch with the official client's download and unzip."""
+    name = f"fetch {GIGABYTES:g} GB: download, verify, unpack"
+    pairs = fetch.pairs(FETCHES, GIGABYTES)
+    return [row(name, "`kaggle competitions download`, unzip", pairs)], []
 
 
-def compare(name: str, baseline: str, ours: Sequence[str], theirs: Sequence[str]) -> Row:
-    """Time two commands in alternating pairs."""
-    seconds(ours)
-    seconds(theirs)
-    return row(name, baseline, [(seconds(ours), seconds(theirs)) for _ in range(PAIRS)])
-
-
-def row(name: str, baseline: str, pairs: Sequence[tuple[float, float]]) -> Row:
-    """Return the comparison of (ours, theirs) in seconds."""
-    return Row(
-        name,
-        baseline,
-        statistics.median(one for one, _ in pairs),
-        statistics.median(two for _, two in pairs),
-        tuple(sorted(one / two for one, two in pairs)),
-        max(two for _, two in pairs) > 2 * statistics.median(two for _, two in pairs),
-    )
-
-
-def training() -> tuple[list[Row], list[str]]:
-    """Compare the loop and the data path with what people write; return rows and remarks."""
+def loop() -> Measured:
+    """Compare the training loop with a bare one."""
     rows, said = [], []
     for case in train_step.CASES:
         found = train_step.pairs(case, PAIRS)
@@ -89,19 +71,26 @@ def training() -> tuple[list[Row], list[str]]:
             )
         )
         said.append(f"{case.name}: {more:+.2f} ms of the processor a step beside the bare loop.")
-    for crop, what in (((256, 512), "crops of 256x512"), (None, "full frames")):
-        name = f"{data_path.FRAMES} training samples on one core: {what} of 256x1600 JPEG"
-        rows.append(row(name, "the usual notebook Dataset", data_path.pairs(crop, PAIRS)))
     each, megabytes, share = train_step.checkpoint_share()
     said.append(
         f"A checkpoint of FPN on EfficientNet-b5, {megabytes:.0f} MB, takes {each:.2f} s: "
         f"{share:.2%} of the ten minutes between two."
     )
-    said.append(f"Out-of-fold maps: {oof_size.measure(OOF_IMAGES)}.")
     return rows, said
 
 
-def searches() -> list[Row]:
+def data() -> Measured:
+    """Compare the data path with the usual notebook Dataset."""
+    rows = []
+    for crop, what in (((256, 512), "crops of 256x512"), (None, "full frames")):
+        name = f"{data_path.FRAMES} training samples on one core: {what} of 256x1600 JPEG"
+        for finish, end in ((False, "bytes for the device"), (True, "floats on the same core")):
+            pairs = data_path.pairs(crop, PAIRS, finish=finish)
+            rows.append(row(f"{name}, {end}", "the usual notebook Dataset", pairs))
+    return rows, [f"Out-of-fold maps: {oof_size.measure(OOF_IMAGES)}."]
+
+
+def searches() -> Measured:
     """Compare the post-processing search and run lengths with what notebooks do."""
     maps = f"{postprocess.IMAGES} images of 4 x 256x1600"
     sampled = f"the notebook's double loop, timed on one image of {postprocess.SAMPLED}"
@@ -116,87 +105,82 @@ def searches() -> list[Row]:
         what = f"{kind} {rle.MASKS} masks of 256x1600, 3 of 4 empty"
         rows.append(row(what, "the notebook's function", rle.pairs(kind, "notebook")))
         rows.append(row(what, "pycocotools, its own bytes", rle.pairs(kind, "pycocotools")))
-    return rows
+    return rows, []
 
 
-def packings() -> tuple[list[Row], str]:
+def packings() -> Measured:
     """Compare a whole pack, cold and warm, with pip's resolution of the same; needs a network."""
     if not packing.reachable():
-        return [], "No network: packing was not timed."
+        return [], ["No network: packing was not timed."]
     cold, warm, sizes = packing.measure()
     name = f"a pack of {len(packing.REQUIREMENTS)} requirements with its proofs"
     baseline = "pip's resolution alone (dry run, nothing downloaded)"
     rows = [row(f"{name}, {kind}", baseline, pairs) for kind, pairs in
             (("cold", cold), ("warm", warm))]  # fmt: skip
     # The index's pace is not this machine's: it says nothing of who else ran here.
-    return [replace(one, loud=False) for one in rows], sizes
+    return [replace(one, loud=False) for one in rows], [sizes]
 
 
-def page(rows: Sequence[Row], said: Sequence[str] = ()) -> str:
-    """Return RESULTS.md."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    lines = [
-        "# Measured",
-        "",
-        f"{datetime.datetime.now(datetime.UTC).date()}, {os.cpu_count()} cores of {cpu}, Python "
-        f"{platform.python_version()}. Alternating pairs, {PAIRS} of each ({FETCHES} of a fetch, "
-        f"{postprocess.REPEATS} of a search), medians; below 1 is faster than the baseline. "
-        "`make bench` writes this page.",
-        "",
-        "| what | baseline | ours, s | baseline, s | ratio | least to most |",
-        "|---|---|---|---|---|---|",
+def inferences() -> Measured:
+    """Compare inference with a kernel of 2019 and with the bare forward; return remarks, too."""
+    runs, beside = inference.measure(), inference.host()
+    what = f"predict {inference.FRAMES} frames of 256x1600, FPN and Unet, two views"
+    then = f"a kernel of {inference.YEAR}"
+    told = {
+        "ours": what,
+        "ours gated": f"{what}, a gate in front",
+        "onnx gated": f"{what}, a gate in front, by ONNX Runtime",
+        inference.YEAR: then,
+        f"{inference.YEAR} gated": f"{then}, the same gate",
+        "bare": "the bare forward of the same models",
+    }
+    rows = [
+        row(told[mine], told[theirs], inference.pairs(runs, mine, theirs))
+        for mine, theirs in inference.AGAINST
     ]
-    lines += [
-        f"| {one.name} | {one.baseline} | {one.ours_s:.3f} | {one.baseline_s:.3f} | "
-        f"{ratio(statistics.median(one.ratios))} | "
-        f"{ratio(one.ratios[0])} to {ratio(one.ratios[-1])} |"
-        for one in rows
+    host = list(zip(beside["ours"], beside[inference.YEAR], strict=True))
+    rows += [
+        row("the host's processor, for a frame of 256x1600", then, host),
+        row("a new process to its first batch", "smp as scripts import it", first_batch.pairs()),
     ]
-    return "\n".join([*lines, "", *said]) + "\n"
+    setup = statistics.median(one.setup for one in runs["onnx gated"])
+    return rows, [f"Setting up ONNX Runtime for the three models: {setup:.1f} s, not counted."]
 
 
-def ratio(value: float) -> str:
-    """Write a ratio to the baseline; one far below 1 as a fraction."""
-    return f"{value:.2f}" if value >= 0.095 else f"1/{1 / value:.0f}"
+def ensembles() -> Measured:
+    """Say what an ensemble search takes at full size."""
+    return [], [ensemble_search.told(IMAGES)]
+
+
+SECTIONS: dict[str, Callable[[], Measured]] = {
+    "start": start,
+    "fetch": fetching,
+    "loop": loop,
+    "data": data,
+    "search": searches,
+    "inference": inferences,
+    "packing": packings,
+    "ensemble": ensembles,
+}
 
 
 def main() -> None:
-    """Run every comparison."""
-    kaggle = [str(BIN / "kaggle"), "--help"]
-    rows = [
-        compare("`kagflow --help`", "`kaggle --help`", [str(BIN / "kagflow"), "--help"], kaggle),
-        compare(
-            "a bad recipe key, refused",
-            "`kaggle --help`",
-            [sys.executable, str(HERE / "bad_key.py")],
-            kaggle,
-        ),
-        row(
-            f"fetch {GIGABYTES:g} GB: download, verify, unpack",
-            "`kaggle competitions download`, unzip",
-            fetch.pairs(FETCHES, GIGABYTES),
-        ),
-    ]
-    more, said = training()
-    more += searches()
-    said.append(ensemble_search.told(IMAGES))
-    packed, sizes = packings()
-    more += packed
-    said.append(sizes)
-    written = page([*rows, *more], said)
-    print(written)
-    loud = [one.name for one in [*rows, *more] if one.loud]
+    """Run the sections that are named, or all."""
+    wanted = sys.argv[1:] or list(SECTIONS)
+    if strange := set(wanted) - set(SECTIONS):
+        sys.exit(f"no section {', '.join(sorted(strange))}; there are {', '.join(SECTIONS)}")
+    loud = []
+    for name in wanted:
+        rows, said = SECTIONS[name]()
+        section = Section(tuple(rows), tuple(said), where())
+        print(part(name, asdict(section)), flush=True)
+        if section.loud:
+            loud += section.loud
+        else:
+            keep(name, section, list(SECTIONS))
     if loud:
-        # Something else ran: no ratio of this day is to be believed.
+        # Something else ran: no ratio of this hour is to be believed.
         sys.exit(f"not kept: a baseline took twice its median in {'; '.join(loud)}")
-    (HERE / "RESULTS.md").write_text(written)
 
 
 if __name__ == "__main__":
