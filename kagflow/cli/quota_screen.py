@@ -135,7 +135,7 @@ def _parts(one: Reckoning) -> list[tuple[str, float, str]]:
     maybe = min(counted, one.explained.most) - sure
     parts = [
         ("by the ledger", sure, "green"),
-        ("reruns or elsewhere", maybe, "yellow"),
+        ("the ledger or elsewhere", maybe, "yellow"),
         ("elsewhere", counted - sure - maybe, "magenta"),
         ("may be counted yet", one.used.most - counted, "bright_black"),
         ("reserved", one.reserved, "cyan"),
