@@ -31,8 +31,9 @@ _UNPROVED = re.compile(r"\bkagflow +[\d.]+ s +unproved: (.*)")
 _MODULE = re.compile(r"No module named '([^']+)'")
 _NETWORK = re.compile(
     r"Network is unreachable|Name or service not known|Temporary failure in name resolution|"
-    r"getaddrinfo|LocalEntryNotFound|OfflineMode|NewConnectionError|outgoing traffic"
+    r"getaddrinfo|NewConnectionError|outgoing traffic"
 )
+_HUB = re.compile(r"LocalEntryNotFound|OfflineMode")
 _READ_ONLY = re.compile(r"Read-only file system")
 _MOUNT = re.compile(r"No such file or directory: '/kaggle/input/")
 _HOME = re.compile(r"No such file or directory: '(/root/|/home/)")
@@ -144,6 +145,11 @@ def _advise(text: str) -> str:
         return (
             f"{text}: '{module[1]}' is neither in the image nor in the pack; "
             "name its distribution under requires: in competition.yaml"
+        )
+    if _HUB.search(text):
+        return (
+            f"the kernel asked a hub for weights; build the model with pretrained=False or "
+            f"encoder_weights: null, the pack brings its own: {text}"
         )
     if _NETWORK.search(text):
         return f"the kernel reached for the network, which a submission does not have: {text}"

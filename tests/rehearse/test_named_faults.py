@@ -247,7 +247,7 @@ def test_a_fault_in_the_pack_is_named_on_the_save(bench: Bench, name: str, capsy
 
 HUB = "from huggingface_hub import hf_hub_download; hf_hub_download('timm/a', 'model.safetensors')"
 RUN: dict[str, tuple[str, str, str, str]] = {
-    "pretrained=True": (HUB, "", THREW, "reached for the network"),
+    "pretrained=True": (HUB, "", THREW, "build the model with pretrained=False"),
     "a hard-coded old mount path": (
         "open('/kaggle/input/tiles-weights/' + ('absent' if rerun else 'unet.bin'))",
         "",
