@@ -41,7 +41,8 @@ def building() -> Iterator[None]:
     should not be compiled in this process.
     """
     with contextlib.ExitStack() as stack:
-        drawing = {name: _unchanged for name in vars(nn.init) if re.fullmatch(r"[a-z]\w*_", name)}
+        names = (name for name in vars(nn.init) if re.fullmatch(r"[a-z]\w*_", name))
+        drawing: dict[str, Any] = dict.fromkeys(names, _unchanged)
         stack.enter_context(mock.patch.multiple(nn.init, **drawing))
         if "torch._dynamo" not in sys.modules:
             stack.enter_context(mock.patch.object(torch.compiler, "disable", _disable))
