@@ -143,7 +143,8 @@ def session_of(module: nn.Module, predicts: str, batch: Tensor) -> Any:
     """Return ONNX Runtime's session for a module; raises whatever the export raises."""
     import onnxruntime
 
-    file = io.BytesIO()
+    # torch declares a path alone, and writes to any file.
+    file: Any = io.BytesIO()
     axes = {"batch": {0: "n"}, "logits": {0: "n"}}
     # In eval mode as a whole: the exporter puts all modules back into the mode of the outermost.
     logits = _Logits(module, predicts).eval()
