@@ -11,7 +11,7 @@ import typer
 
 from kagflow.cli import pending, planned, quota_screen, remotes
 from kagflow.cli.session import Session, guarded, open_session
-from kagflow.errors import AuthError, KagflowError, UsageError
+from kagflow.errors import AuthError, NetworkError, UsageError
 from kagflow.workspace import user_state
 
 if TYPE_CHECKING:
@@ -76,13 +76,19 @@ def _check(used: float, allowed: float | None) -> None:
 
 
 def _ask(session: Session, records: Records) -> Told:
-    """Ask Kaggle, and keep its answer; tell why where it gives none."""
+    """Ask Kaggle, and keep its answer; tell why where there is no account or no network.
+
+    What Kaggle refuses is an error all the same.
+    """
     from kagflow.ship import counts
 
     try:
         remote = remotes.open_remote(session, sleep=pending.impatience())
-        account, view = remote.account(), remote.quota()
-    except KagflowError as error:
+    except AuthError as error:
+        return Told(_offline_account(session, records), None, error.message)
+    try:
+        view, account = remote.quota(), remote.account()
+    except NetworkError as error:
         return Told(_offline_account(session, records), None, error.message)
     counts.snapshot(records, view, profile=session.workspace.profile, account=account)
     return Told(account, view, "")

@@ -13,8 +13,8 @@ def keep() -> bool:
     """Have freed memory kept for the next layer; tell whether this C library can.
 
     A layer's output of tens of megabytes would else be given back to the system and come again page
-    by page, each of them cleared: a tenth to a fifth of a forward. Threads share one heap, since
-    those of their own hold no block above 64 MiB. Call it before there are threads.
+    by page, each of them cleared. Threads share one heap, since those of their own hold no block
+    above 64 MiB. Call it before there are threads.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -91,7 +91,7 @@ def test_the_kernel_sees_the_assets_that_training_saw(ensemble, spec, squares, h
     for name, file in files.items():
         shutil.copy(file, pack / name)
     limits = SimpleNamespace(model_dump=lambda mode: {})
-    config = SimpleNamespace(limits=limits, rerun="none")
+    config = SimpleNamespace(limits=limits, rerun="none", backend="torch")
     known = SimpleNamespace(name="squares", config=config)
     written = packing.kernel_config(known, ensemble)
     assert written["shedding"] == [one["run"] for one in ensemble["shedding"]]
