@@ -1,4 +1,4 @@
-"""What the image's Python is to a resolver: values of its markers, tags of its wheels."""
+"""What the image's Python is to a resolver: values of its markers, a platform's name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from packaging.markers import UndefinedEnvironmentName
 from packaging.requirements import Requirement
-from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from kagflow.fingerprint import Fingerprint
+from kagflow.tags import glibc_minor
 
 # What `uv --python-platform` knows of glibc, newest first.
 _UV_GLIBC = (*range(40, 30, -1), 28, 17)
@@ -48,33 +48,8 @@ def applies(
         return False
 
 
-def platforms(fingerprint: Fingerprint) -> list[str]:
-    """List every platform tag that the image's glibc takes, best first.
-
-    pip expands none of them: a bare `manylinux_2_35_x86_64` would hide all older wheels.
-    """
-    minor = _glibc_minor(fingerprint)
-    modern = [f"manylinux_2_{number}_x86_64" for number in range(minor, 4, -1)]
-    legacy = [f"manylinux{name}_x86_64" for name in ("2014", "2010", "1")]
-    return [*modern, *legacy, "linux_x86_64"]
-
-
-def target_tags(fingerprint: Fingerprint) -> list[Tag]:
-    """List the wheel tags that the image's Python installs, best first."""
-    major, minor = (int(part) for part in fingerprint.python.split(".")[:2])
-    version, interpreter, known = (major, minor), f"cp{major}{minor}", platforms(fingerprint)
-    return [
-        *cpython_tags(version, abis=[interpreter], platforms=known),
-        *compatible_tags(version, interpreter, platforms=known),
-    ]
-
-
 def uv_platform(fingerprint: Fingerprint) -> str:
     """Return the newest platform that uv knows by name and the image's glibc covers."""
-    minor = _glibc_minor(fingerprint)
+    minor = glibc_minor(fingerprint)
     newest = next((one for one in _UV_GLIBC if one <= minor), _UV_GLIBC[-1])
     return f"x86_64-manylinux_2_{newest}"
-
-
-def _glibc_minor(fingerprint: Fingerprint) -> int:
-    return int(fingerprint.glibc.split(".")[1])

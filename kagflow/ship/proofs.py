@@ -15,12 +15,13 @@ from kagflow import durable
 from kagflow.errors import DataError
 from kagflow.fingerprint import Fingerprint, normalise
 from kagflow.ship import imports, wheelfile
-from kagflow.ship.environment import applies, target_environment, target_tags
+from kagflow.ship.environment import applies, target_environment
 from kagflow.ship.ghost import ghost, headers_of
 from kagflow.ship.resolver import constraints
 from kagflow.ship.sources import Sources
 from kagflow.ship.uv_run import NoSolutionError, plan_install
 from kagflow.ship.wheels import Closure
+from kagflow.tags import target_tags
 
 SCHEMA = 1
 SUFFIX = ".proofs.json"

@@ -13,8 +13,8 @@ from kagflow import durable, process
 from kagflow.errors import LocalError, RefusedError
 from kagflow.fingerprint import Fingerprint
 from kagflow.ship import wheelfile
-from kagflow.ship.environment import target_tags
 from kagflow.ship.sources import Sources
+from kagflow.tags import target_tags
 
 TIMEOUT_S = 600.0
 

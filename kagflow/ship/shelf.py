@@ -14,10 +14,11 @@ from kagflow import durable
 from kagflow.errors import LocalError, NetworkError
 from kagflow.fingerprint import Fingerprint, normalise
 from kagflow.ship import wheelfile
-from kagflow.ship.environment import target_environment, target_tags
+from kagflow.ship.environment import target_environment
 from kagflow.ship.ghost import find_installed
 from kagflow.ship.index import fetch_wheel
 from kagflow.ship.sources import Sources
+from kagflow.tags import target_tags
 
 Origin = Literal["cache", "rebuilt", "downloaded"]
 

@@ -18,7 +18,6 @@ import pytest
 from kagflow.errors import DataError, LocalError, NetworkError, RefusedError
 from kagflow.fingerprint import Fingerprint, Headers, load_snapshot
 from kagflow.ship import wheelfile
-from kagflow.ship.environment import target_tags
 from kagflow.ship.ghost import ghost, unmet
 from kagflow.ship.index import fetch_wheel, read_html
 from kagflow.ship.resolver import unbuilt
@@ -26,6 +25,7 @@ from kagflow.ship.shelf import Shelf
 from kagflow.ship.sources import Sources, host_sources
 from kagflow.ship.uv_run import read_changes
 from kagflow.ship.wheels import missing_wheels, own_shelf
+from kagflow.tags import target_tags
 
 CP312 = "cp312-cp312-manylinux_2_17_x86_64"
 BACKEND = """

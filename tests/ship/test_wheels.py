@@ -13,9 +13,10 @@ from kagflow import durable, process
 from kagflow.errors import DataError, LocalError
 from kagflow.fingerprint import Fingerprint, load_snapshot
 from kagflow.ship import wheelfile, wheels
-from kagflow.ship.environment import platforms, target_environment, target_tags
+from kagflow.ship.environment import target_environment
 from kagflow.ship.shelf import Shelf
 from kagflow.ship.wheels import keep_wheels, missing_wheels
+from kagflow.tags import platforms, target_tags
 
 VERSION = importlib.metadata.version("segmentation-models-pytorch")
 
