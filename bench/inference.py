@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,15 +175,23 @@ def bare(world: iw.World, _: Path) -> Took:
         return Took(time.perf_counter() - start, time.process_time() - cpu, 0.0)
 
 
-def compare(arms: list[Arm], folder: Path, count: int) -> dict[str, list[Took]]:
-    """Return what each arm took in so many rounds, the order turned every time."""
+def compare(
+    arms: list[Arm], folder: Path, count: int, same: Sequence[tuple[str, str]]
+) -> dict[str, list[Took]]:
+    """Return what each arm took in so many rounds, the order turned every time.
+
+    A first round warms all up; ends there where files of `same` arms differ.
+    """
     found: dict[str, list[Took]] = {arm.name: [] for arm in arms}
-    for turn in range(count + 1):
-        for arm in arms[::-1] if turn % 2 else arms:
-            found[arm.name].append(arm.run(folder))
-    for arm in arms:
-        arm.close()
-    # The first round warms all up.
+    try:
+        for turn in range(count + 1):
+            for arm in arms[::-1] if turn % 2 else arms:
+                found[arm.name].append(arm.run(folder))
+            for mine, theirs in same if turn in {0, count} else ():
+                check(folder / f"{mine}.csv", folder / f"{theirs}.csv")
+    finally:
+        for arm in arms:
+            arm.close()
     return {name: took[1:] for name, took in found.items()}
 
 
@@ -228,10 +236,7 @@ def measure(count: int = PAIRS) -> dict[str, list[Took]]:
             "onnx gated": partial(ours, world, gate=True, onnx=True),
         }
         arms = [Arm(title, job, cores=cores) for title, job in jobs.items()]
-        found = compare(arms, folder, count)
-        for mine, theirs in AGAINST[:3]:
-            check(folder / f"{mine}.csv", folder / f"{theirs}.csv")
-    return found
+        return compare(arms, folder, count, AGAINST[:3])
 
 
 def host(count: int = PAIRS) -> dict[str, list[float]]:
@@ -244,8 +249,7 @@ def host(count: int = PAIRS) -> dict[str, list[float]]:
             YEAR: partial(of2019, world, gate=False),
         }
         arms = [Arm(title, job, cores=1) for title, job in jobs.items()]
-        found = compare(arms, folder, count)
-        check(folder / "ours.csv", folder / f"{YEAR}.csv")
+        found = compare(arms, folder, count, AGAINST[:1])
     return {title: [each.host / HOST_FRAMES for each in took] for title, took in found.items()}
 
 

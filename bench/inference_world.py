@@ -2,8 +2,8 @@
 
 The networks are drawn at random. Their batch norms see the frames first, and their last layers are
 scaled so that a few pixels of a hundred are lit; thresholds, areas and gates are then put so that
-about two rows of five hold a mask and the gate lets every other frame pass. So masks have borders
-to write, and no value lies on a threshold.
+two rows of five or more hold a mask, the gate lets every other frame pass, and what it lets pass is
+large enough to be written. So masks have borders to write, and no value lies on a threshold.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ def _rules(members: Sequence[Member], batch: Tensor) -> tuple[ClassRule, ...]:
     for index in range(len(SPEC.classes)):
         threshold = _between(maps[:, index], 1 - LIT, 0.005)
         areas = (maps[:, index] >= threshold).sum((1, 2))
-        smallest = int(_between(areas, EMPTY_ROWS, 0.2))
+        if labels is not None and (seen := labels[:, index] >= gates[index]).any():
+            areas = areas[areas <= areas[seen].min()]
+        smallest = int(_between(areas, EMPTY_ROWS, 0.2)) if len(areas) > 1 else 0
         rules.append(ClassRule(threshold, smallest, gate=float(gates[index])))
     return tuple(rules)
 
