@@ -17,8 +17,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
+
+from kagflow.ship.sources import host_sources
 
 REPEATS = 3
 Pairs = list[tuple[float, float]]
@@ -63,9 +66,10 @@ class Timed:
 
 
 def reachable() -> bool:
-    """Tell whether the public index answers."""
+    """Tell whether the first index of this machine answers."""
+    address = urlsplit(next(iter(host_sources().indexes), ""))
     try:
-        socket.create_connection(("pypi.org", 443), 5).close()
+        socket.create_connection((address.hostname or "", address.port or 443), 5).close()
     except OSError:
         return False
     return True
