@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Annotated
 
 import typer
 
 from kagflow import durable, resources
-from kagflow.cli import competitions
+from kagflow.cli import competitions, scaffold
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import RefusedError, UsageError
 
@@ -20,6 +19,10 @@ def command(
     notebook: Annotated[
         bool, typer.Option("--notebook", help="Write NAME.ipynb, to train NAME on a hosted GPU.")
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="COMPETITION", help="Take its recipes and its code along."),
+    ] = None,
 ) -> None:
     """Scaffold competitions/NAME: competition.yaml, a recipe and a place for your own code."""
     session = open_session(context)
@@ -33,12 +36,8 @@ def command(
     folder = session.workspace.root / "competitions" / name
     if folder.exists():
         raise RefusedError(f"{folder} exists", hint="choose another name, or edit what is there")
-    shutil.copytree(
-        resources.templates() / "competition", folder, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    text = (folder / "competition.yaml").read_text().replace("NAME", name)
-    (folder / "competition.yaml").write_text(text)
-    files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    known = None if source is None else competitions.find(session.workspace, source)
+    files = scaffold.write(folder, name, known)
     session.out.result(
         {"competition": name, "folder": str(folder), "files": files},
         f"made {folder}: {', '.join(files)}\nnext: fill in competition.yaml, then "
