@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "competitions"
 
 
-def init(capsys: Capsys, *words: str) -> tuple[int, dict]:
+def init(capsys: Capsys, *words: str) -> tuple[int, dict[str, Any]]:
     with pytest.raises(SystemExit) as ended:
         main(["init", *words, "--json"])
     return int(ended.value.code or 0), json.loads(capsys.readouterr().out)
