@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-from kagflow.cli import competitions, find_lr, jobs, notify, plan, words
+from kagflow.cli import competitions, executors, find_lr, jobs, notify, plan, words
+from kagflow.cli.executors import KAGGLE, LOCAL, Order
 from kagflow.cli.session import INTERRUPTED, guarded, open_session
 from kagflow.cli.trained import report
-from kagflow.cli.training import How, train_all
+from kagflow.cli.training import How
+from kagflow.errors import UsageError
 
 
 @guarded
@@ -33,31 +35,51 @@ def command(
     find_rate: Annotated[
         bool, typer.Option("--find-lr", help="Suggest a learning rate, train nothing.")
     ] = False,
+    on: Annotated[
+        str, typer.Option(metavar="PLACE", help="local, kaggle or ssh:HOST: where it trains.")
+    ] = LOCAL,
+    hours: Annotated[
+        float | None, typer.Option(min=0.0, help="The most hours to spend where it trains.")
+    ] = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Follow what was handed over; start nothing new.")
+    ] = False,
+    over_quota: Annotated[
+        bool, typer.Option("--over-quota", help="Although the hours left may not hold it.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Train: fold=0 (or 0,1 or all), recipe=NAME, any recipe key; commas sweep.
 
     Not of the recipe: budget=8h stops in time, memory=6GB caps the device's, gpus=2 trains each
     model on two, on_done="COMMAND" runs a command at the end, tensorboard=true writes
-    TensorBoard's files beside metrics.jsonl. Several GPUs train several runs at a time.
+    TensorBoard's files beside metrics.jsonl. Several GPUs train several runs at a time. --on kaggle
+    and --on ssh:HOST train elsewhere and bring back what came of it.
     """
     began = time.monotonic()
     session = open_session(context)
     said = words.split(given or [])
     known = competitions.find(session.workspace, said.competition)
+    on = KAGGLE if attach and on == LOCAL else on
+    if find_rate and on != LOCAL:
+        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
+    typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
     if plan_only:
         said.overrides.pop("on_done", None)
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
         planned = jobs.plan(session, known, said.overrides, unfetched=True)
-        plan.show(session, known, planned, how, again=session.command(_typed(given or [], device)))
+        plan.show(session, known, planned, how, again=session.command(typed))
         return
     with notify.on_done(session, known, said.overrides.pop("on_done", None)) as done:
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
-        planned = jobs.plan(session, known, said.overrides)
+        unnamed = attach and not said.overrides
+        planned = [] if unnamed else jobs.plan(session, known, said.overrides)
         if find_rate:
             done.value = find_lr.find(session, known, planned, how)
             return
-        outcome = train_all(session, known, planned, how)
-        done.value = report(session, outcome, again=session.command(_typed(given or [], device)))
+        order = Order(session, known, tuple(planned), how, hours, over_quota, typed, yes)
+        outcome = executors.executor(on).run(order, attach=attach)
+        done.value = report(session, outcome, again=session.command(typed))
         done.status = outcome.status
     if outcome.interrupted:
         session.out.warn("interrupted; nothing is lost, the same command continues")
@@ -66,6 +88,12 @@ def command(
         raise typer.Exit(outcome.failed[0].exit_code)
 
 
-def _typed(given: Sequence[str], device: str) -> str:
-    """Return the command as it was typed."""
-    return shlex.join(["train", *given, *([] if device == "auto" else ["--device", device])])
+def _typed(
+    given: Sequence[str], options: Mapping[str, tuple[str, str]], hours: float | None
+) -> str:
+    """Return the command as it was typed, less what is only for once; `options` have defaults."""
+    named = [word for name, (value, default) in options.items() if value != default
+             for word in (name, value)]  # fmt: skip
+    return shlex.join(
+        ["train", *given, *named, *([] if hours is None else ["--hours", f"{hours:g}"])]
+    )
