@@ -11,7 +11,8 @@ import typer
 
 from kagflow.cli import competitions, executors, find_lr, jobs, notify, plan, words
 from kagflow.cli.executors import KAGGLE, LOCAL, Order
-from kagflow.cli.session import INTERRUPTED, guarded, open_session
+from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
+from kagflow.cli.sweep import Outcome
 from kagflow.cli.trained import report
 from kagflow.cli.training import How
 from kagflow.errors import UsageError
@@ -41,12 +42,8 @@ def command(
     hours: Annotated[
         float | None, typer.Option(min=0.0, help="The most hours to spend where it trains.")
     ] = None,
-    attach: Annotated[
-        bool, typer.Option("--attach", help="Follow what was handed over; start nothing new.")
-    ] = False,
-    over_quota: Annotated[
-        bool, typer.Option("--over-quota", help="Although the hours left may not hold it.")
-    ] = False,
+    attach: Annotated[bool, typer.Option("--attach", help="Follow; start nothing new.")] = False,
+    over_quota: Annotated[bool, typer.Option("--over-quota", help="Past the hours left.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Train: fold=0 (or 0,1 or all), recipe=NAME, any recipe key; commas sweep.
@@ -60,9 +57,7 @@ def command(
     session = open_session(context)
     said = words.split(given or [])
     known = competitions.find(session.workspace, said.competition)
-    on = KAGGLE if attach and on == LOCAL else on
-    if find_rate and on != LOCAL:
-        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
+    on = _place(on, attach=attach, find_rate=find_rate)
     typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
     if plan_only:
         said.overrides.pop("on_done", None)
@@ -81,6 +76,16 @@ def command(
         outcome = executors.executor(on).run(order, attach=attach)
         done.value = report(session, outcome, again=session.command(typed))
         done.status = outcome.status
+    _exit(session, outcome)
+
+
+def _place(on: str, *, attach: bool, find_rate: bool) -> str:
+    if find_rate and (attach or on != LOCAL):
+        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
+    return KAGGLE if attach and on == LOCAL else on
+
+
+def _exit(session: Session, outcome: Outcome) -> None:
     if outcome.interrupted:
         session.out.warn("interrupted; nothing is lost, the same command continues")
         raise typer.Exit(INTERRUPTED)
