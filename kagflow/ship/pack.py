@@ -110,7 +110,7 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
             )
         )
         sources = {ENV: {**wheels, code.name: code}, WEIGHTS: {**weights, CONFIG: settings}}
-        facts = _facts(sources, progress)
+        facts = file_facts(sources, progress)
         env = _env_manifest(facts[ENV], fingerprint, asked, closure)
         manifests = {ENV: env, WEIGHTS: parts.seal(WEIGHTS, facts[WEIGHTS])}
         pack, reused = _place(target_root, sources, manifests)
@@ -151,10 +151,13 @@ def _checked_config(config: Mapping[str, Any], weights: Mapping[str, Path]) -> M
     return config
 
 
-def _facts(
+def file_facts(
     sources: Mapping[str, Mapping[str, Path]], progress: Progress
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return {part: {name: {sha256, bytes}}} of files that may leave this machine."""
+    """Return {part: {name: {sha256, bytes}}} of files that may leave this machine.
+
+    Raises RefusedError on a credential in one, DataError for a name or kind that does not travel.
+    """
     progress.start("check pack", sum(map(len, sources.values())), "files")
     facts: dict[str, dict[str, dict[str, Any]]] = {part: {} for part in sources}
     own = [one.secret for one in credentials.live()]

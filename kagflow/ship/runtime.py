@@ -74,9 +74,9 @@ def runtime_files(competition_folder: Path) -> dict[str, bytes]:
     _check_name(competition_folder)
     sources = [home / name for name in CORE]
     for room in ROOMS:
-        sources += _code(home / room)
+        sources += code_of(home / room)
     files = {f"kagflow/{path.relative_to(home).as_posix()}": path.read_bytes() for path in sources}
-    for path in _code(competition_folder):
+    for path in code_of(competition_folder):
         inside = path.relative_to(competition_folder).as_posix()
         files[f"{competition_folder.name}/{inside}"] = path.read_bytes()
     return dict(sorted(files.items()))
@@ -93,7 +93,8 @@ def _check_name(folder: Path) -> None:
         )
 
 
-def _code(folder: Path) -> Iterator[Path]:
+def code_of(folder: Path) -> Iterator[Path]:
+    """Yield the Python and YAML files of a folder; raises DataError where one is a link."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.suffix not in _SUFFIXES or any(
