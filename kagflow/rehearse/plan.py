@@ -92,13 +92,16 @@ def kaggle(
     competition: tuple[str, Path],
     datasets: Mapping[str, Path],
     layout: Layout,
+    kernels: Mapping[str, Path] | None = None,
 ) -> list[Mount]:
-    """List the mounts below /kaggle; `datasets` maps owner/slug to a folder."""
+    """List the mounts below /kaggle; `datasets` and `kernels` map owner/slug to a folder."""
     slug, folder = competition
     nested = layout == "nested"
     inputs = {f"competitions/{slug}" if nested else slug: folder}
     for name, path in datasets.items():
         inputs[f"datasets/{name}" if nested else name.rpartition("/")[2]] = path
+    for name, path in (kernels or {}).items():
+        inputs[f"notebooks/{name}" if nested else name.rpartition("/")[2]] = path
     return [
         Mount("tmpfs", INPUT),
         *(Mount("read", f"{INPUT}/{where}", str(path.resolve())) for where, path in inputs.items()),

@@ -191,6 +191,10 @@ class Runner:
             competition_slug=slug or "none",
             competition_input=tree,
             datasets=self._datasets(request),
+            kernels={
+                name: session_folder(self.store, session) / "working"
+                for name, session in request.get("pinnedKernels", {}).items()
+            },
             working=folder / "working",
             fingerprint=replace(
                 fingerprint.load_snapshot(settings.image), digest=settings.image_digest

@@ -39,7 +39,7 @@ sys.exit(3)
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """Say what to run and what it finds; `datasets` maps owner/slug to a folder.
+    """Say what to run and what it finds; `datasets` and `kernels` map owner/slug to a folder.
 
     `layer` None takes the strongest one that works here.
     """
@@ -55,6 +55,7 @@ class SandboxSpec:
     memory_bytes: int = 29 << 30
     layout: plan.Layout = "nested"
     layer: Layer | None = None
+    kernels: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def run(
             spec.working,
             competition=(spec.competition_slug, spec.competition_input),
             datasets=spec.datasets,
+            kernels=spec.kernels,
             layout=spec.layout,
         ),
     ]

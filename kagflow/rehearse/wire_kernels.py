@@ -33,6 +33,11 @@ def save_kernel(call: Call, request: api.ApiSaveKernelRequest) -> Any:
         for source in pushed.get("datasetDataSources", [])
         if (version := datasets.by_source(call.store, source)) and version.ready
     ]
+    pushed["pinnedKernels"] = {
+        source: session
+        for source in pushed.get("kernelDataSources", [])
+        if (session := _newest_output(call, source)) is not None
+    }
     run = request.kernel_execution_type != KernelExecutionType.QUICK_SAVE
     slug, number, session = _add_version(call, slug, pushed, run=run)
     if session is not None:
@@ -96,9 +101,25 @@ def _invalid_sources(call: Call, pushed: Mapping[str, Any]) -> dict[str, list[st
             for slug in pushed.get("competitionDataSources", [])
             if not call.store.has_competition(slug)
         ],
-        "invalid_kernel_sources": pushed.get("kernelDataSources", []),
+        "invalid_kernel_sources": [
+            source
+            for source in pushed.get("kernelDataSources", [])
+            if _newest_output(call, source) is None
+        ],
         "invalid_model_sources": pushed.get("modelDataSources", []),
     }
+
+
+def _newest_output(call: Call, source: str) -> int | None:
+    """Return the run whose files a kernel source mounts: the newest that ended well."""
+    owner, _, slug = source.partition("/")
+    row = call.store.row(
+        "SELECT s.id FROM session s JOIN kernel_version v ON v.id = s.version "
+        "JOIN kernel k ON k.id = v.kernel WHERE k.owner = ? AND k.slug = ? AND k.owner = ? "
+        "AND s.kind = 'save' AND s.status = 'COMPLETE' ORDER BY v.number DESC LIMIT 1",
+        (owner, slug, call.user),
+    )
+    return None if row is None else int(row["id"])
 
 
 def _add_version(

@@ -11,7 +11,7 @@ from kagglesdk.kernels.types import kernels_api_service as kernels
 from kagglesdk.kernels.types.kernels_enums import KernelExecutionType
 
 from kagflow.errors import LocalError
-from kagflow.rehearse import wire_account, wire_kernels, wire_submissions
+from kagflow.rehearse import plan, wire_account, wire_kernels, wire_submissions
 from kagflow.rehearse.blobs import Links
 from kagflow.rehearse.quota import week_start
 from kagflow.rehearse.runner import Runner, source_of
@@ -245,6 +245,22 @@ def test_sources_that_are_not_there_are_named_and_the_run_starts(call, tiny, wai
     assert list(answer.invalid_competition_sources) == ["nothing"]
     assert list(answer.invalid_kernel_sources) == ["a/b"]
     assert status(call) == "COMPLETE"
+
+
+def test_a_kernel_source_mounts_the_newest_output_that_ended_well(call, tiny, wait_for, stage):
+    push(call, tiny, wait_for)
+    stage.save = {"returncode": 1, "text": "torn"}
+    push(call, tiny, wait_for)
+    answer = push(call, tiny, wait_for, kernel_data_sources=["me/some-kernel", "you/some-kernel"])
+    assert list(answer.invalid_kernel_sources) == ["you/some-kernel"]
+    (folder,) = stage.specs[-1].kernels.values()
+    assert (folder / "submission.csv").read_text() != "torn"
+    mounts = plan.kaggle(
+        folder / "submission.csv", folder, competition=("c", folder), datasets={},
+        kernels=stage.specs[-1].kernels, layout="nested",
+    )  # fmt: skip
+    there = [one.target for one in mounts if one.source == str(folder.resolve())]
+    assert "/kaggle/input/notebooks/me/some-kernel" in there
 
 
 def test_a_quick_save_never_runs(call, tiny, wait_for, stage):
