@@ -16,7 +16,8 @@ from kagflow.ship import doctor
 from kagflow.ship.doctor_costs import gpu_kernel, submission
 from kagflow.ship.doctor_live import Live, Step
 from kagflow.ship.doctor_probe import NAME, TITLE, facts, follow, probe_push
-from kagflow.ship.remote_datasets import DEAD, DatasetPush
+from kagflow.ship.remote_datasets import DatasetPush
+from kagflow.ship.remote_types import DEAD
 from kagflow.ship.waits import poll
 
 # Places that answer everywhere but behind a cut network.

@@ -109,11 +109,14 @@ class SubmissionRow:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step of a job: what it meant to do, and what came of it; `state` is intent or done."""
+    """One step of a job: what it meant to do, and what came of it.
+
+    `state` is intent, done, or refused where the other side said no.
+    """
 
     job: str
     name: str
-    state: Literal["intent", "done"]
+    state: Literal["intent", "done", "refused"]
     effect: Mapping[str, Any]
     result: Mapping[str, Any] | None
     intent_at: str

@@ -12,6 +12,7 @@ from kagflow.progress import QUIET, Progress
 from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
 from kagflow.ship.remote_rpc import Calls
 from kagflow.ship.remote_types import (
+    DEAD,
     UNKNOWN,
     DatasetInfo,
     DatasetVersion,
@@ -24,7 +25,6 @@ from kagflow.ship.remote_types import (
 from kagflow.ship.remote_upload import Upload
 
 LICENSE = "CC0-1.0"
-DEAD = frozenset({"FAILED", "DELETED"})
 BUSY = frozenset(
     {
         "NOT_YET_PERSISTED",

@@ -27,6 +27,10 @@ class ForbiddenError(RemoteError):
     """Report a 403, which Kaggle sends for many reasons; the caller tells them apart."""
 
 
+class NoSlotError(RemoteError):
+    """Report that as many sessions run as the account may have; one of them ends by itself."""
+
+
 class BusyError(NetworkError):
     """Report that the server did not serve this time; `after` seconds is what it asked for."""
 

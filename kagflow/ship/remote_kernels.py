@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ from kagflow.errors import DataError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import notebook
 from kagflow.ship.remote_download import Download
-from kagflow.ship.remote_errors import ForbiddenError, MissingError, said
+from kagflow.ship.remote_errors import ForbiddenError, MissingError, NoSlotError, said
 from kagflow.ship.remote_rpc import Calls
 from kagflow.ship.remote_types import (
     UNKNOWN,
@@ -55,10 +55,23 @@ class KernelCalls(Calls):
             return None
         return Pushed(push.ref, version, f"https://www.kaggle.com/code/{push.ref}")
 
-    def kernel_version(self, ref: str) -> tuple[int, str]:
-        """Return the newest version's number and source; (0, "") where there is no kernel."""
+    def find_version(
+        self, ref: str, is_it: Callable[[str], bool], *, back: int = 10
+    ) -> Pushed | None:
+        """Return the newest of the last `back` versions whose source `is_it`."""
+        newest, source = self.kernel_version(ref)
+        for version in range(newest, max(0, newest - back), -1):
+            if version != newest:
+                source = self.kernel_version(ref, version)[1]
+            if is_it(source):
+                return Pushed(ref, version, f"https://www.kaggle.com/code/{ref}")
+        return None
+
+    def kernel_version(self, ref: str, version: int | None = None) -> tuple[int, str]:
+        """Return a version's number and source, the newest's; (0, "") where there is none."""
+        label = {"versionLabel": f"v{version}"} if version else {}
         try:
-            answer = self.rpc("kernels", "get_kernel", _named(ref))
+            answer = self.rpc("kernels", "get_kernel", {**_named(ref), **label})
         except (MissingError, ForbiddenError):
             return 0, ""
         source = inner(answer, "blob").get("source")
@@ -134,7 +147,7 @@ class KernelCalls(Calls):
             if key.startswith("invalid") and key != "invalidTags" and answer[key]
         }
         if answer.get("error"):
-            raise RemoteError(f"kernel {push.ref} refused: {said(answer)}", hint=_later(answer))
+            raise _refusal(push.ref, said(answer))
         if invalid:
             raise RemoteError(
                 f"kernel {push.ref} was started without some of its inputs: {invalid}",
@@ -189,14 +202,15 @@ def _named(ref: str) -> dict[str, str]:
     return {"userName": owner, "kernelSlug": slug}
 
 
-def _later(answer: dict[str, Any]) -> str:
-    """Return what to do about Kaggle's own words of refusal (texts seen in the field)."""
-    text = said(answer).lower()
-    if "session count" in text:
-        return "wait until a running kernel ends, then run the same command again"
-    if "quota" in text:
-        return "kagflow quota says when the hours renew"
-    return ""
+def _refusal(ref: str, text: str) -> RemoteError:
+    """Return the error for Kaggle's own words of refusal (texts seen in the field)."""
+    message = f"kernel {ref} refused: {text}"
+    if "session count" in text.lower():
+        hint = "wait until a running kernel ends, then run the same command again"
+        return NoSlotError(message, hint=hint)
+    quota = "quota" in text.lower()
+    hint = "kagflow quota says when the hours renew; then run the same command again"
+    return RemoteError(message, hint=hint if quota else "")
 
 
 def _ref(answer: dict[str, Any], asked: str) -> str:

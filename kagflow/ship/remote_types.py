@@ -12,6 +12,7 @@ from typing import Any
 from kagflow.redaction import redact
 
 UNKNOWN = "UNKNOWN"
+DEAD = frozenset({"FAILED", "DELETED"})  # states of a dataset version that never becomes ready
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,14 @@ class DatasetInfo:
     versions: tuple[DatasetVersion, ...]
 
     def version_with(self, mark: str) -> int | None:
-        """Return the newest version whose notes carry `mark` (version 1: or the description)."""
-        found = [version.number for version in self.versions if mark in version.notes]
-        if not found and self.current == 1 and mark in self.description:
+        """Return the newest version whose notes carry `mark` (version 1: or the description).
+
+        One that Kaggle could not process does not count: it is sent again.
+        """
+        dead = {version.number for version in self.versions if version.status.upper() in DEAD}
+        marked = [version.number for version in self.versions if mark in version.notes]
+        found = [number for number in marked if number not in dead]
+        if not found and self.current == 1 and mark in self.description and 1 not in dead:
             return 1
         return max(found, default=None)
 
@@ -116,6 +122,11 @@ class KernelStatus:
         """Tell whether the version ended without completing; time-limit kills are cancels."""
         return self.name in {"ERROR", "CANCEL_ACKNOWLEDGED", "NEW_SCRIPT"}
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether the version runs no more."""
+        return self.complete or self.failed
+
 
 @dataclass(frozen=True)
 class LogLine:
@@ -137,6 +148,11 @@ class Submission:
     description: str
     error: str
     at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether its scoring is over."""
+        return self.status in {"COMPLETE", "ERROR"}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from kagflow.ship.cause import cause
 from kagflow.ship.records import HoursRow, Records, SubmissionRow, now
 from kagflow.ship.remote_types import KernelStatus, LogLine, Submission
 
+CANCELLED = "CANCEL_ACKNOWLEDGED"
 TAIL = 30  # lines of a failed kernel's log that are kept and shown
 
 
@@ -39,11 +40,28 @@ def begin(records: Records, row: SubmissionRow, kind: str) -> HoursRow:
 
 
 def end_run(
-    records: Records, row: SubmissionRow, log: Sequence[LogLine], *, noticed: bool = False
+    records: Records,
+    row: SubmissionRow,
+    status: KernelStatus,
+    log: Sequence[LogLine],
+    *,
+    noticed: bool = False,
 ) -> HoursRow:
-    """Close the stretch of a kernel's run with what its log says that it took."""
-    seconds = max((line.seconds for line in log), default=None)
-    return hours.end(records, begin(records, row, "kernel"), seconds=seconds, noticed=noticed)
+    """Close the stretch of a kernel's run with what its log says that it took.
+
+    A log ends with the last line, and a run that was cancelled went on to its time limit. Where no
+    log tells and the end was only `noticed`, it took what was projected.
+    """
+    stretch = begin(records, row, "kernel")
+    told = max((line.seconds for line in log), default=None)
+    most = _passed(stretch)
+    if status.name == CANCELLED:
+        limit = float((row.detail or {}).get("timeout_s") or 0.0)
+        seconds: float | None = max(told or 0.0, min(most, limit))
+        return hours.end(records, stretch, seconds=seconds, source="estimated", noticed=noticed)
+    if told is None and noticed:
+        told = most if stretch.forecast_seconds is None else min(most, stretch.forecast_seconds)
+    return hours.end(records, stretch, seconds=told, noticed=noticed)
 
 
 def run_failed(
@@ -71,8 +89,7 @@ def end_scoring(records: Records, row: SubmissionRow, *, noticed: bool = False) 
     """
     stretch, seconds = begin(records, row, "submission"), None
     if noticed:
-        passed = (datetime.now(UTC) - hours.moment(stretch.started)).total_seconds()
-        most = min(passed, hours.LONGEST.total_seconds())
+        most = _passed(stretch)
         seconds = most if stretch.forecast_seconds is None else min(most, stretch.forecast_seconds)
     return hours.end(records, stretch, seconds=seconds, source="estimated", noticed=noticed)
 
@@ -118,6 +135,12 @@ def scored(  # noqa: PLR0913 - all that a score comes with
             "rerun_minutes": took if reran and watched else None,
         },
     )
+
+
+def _passed(stretch: HoursRow) -> float:
+    """Return the seconds that a stretch can have lasted up to now."""
+    passed = (datetime.now(UTC) - hours.moment(stretch.started)).total_seconds()
+    return min(max(passed, 0.0), hours.LONGEST.total_seconds())
 
 
 def _update(records: Records, row: SubmissionRow, **values: object) -> SubmissionRow:

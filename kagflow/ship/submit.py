@@ -8,8 +8,9 @@ here is found again by hash: in version notes, in the kernel's source, in submis
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kagflow.errors import RefusedError, RemoteError
@@ -19,16 +20,18 @@ from kagflow.ship.plan import SubmitPlan, SubmitRequest, make_plan
 from kagflow.ship.records import Records, SubmissionRow, now
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_datasets import DatasetPush
-from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine
-from kagflow.ship.waits import follow_kernel, poll
+from kagflow.ship.remote_types import KernelPush, KernelStatus, LogLine, Submission
+from kagflow.ship.steps import Steps
+from kagflow.ship.waits import follow_kernel, poll, push_when_free
 from kagflow.task import costs
 
 __all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
 
 OUTPUT = "submission.csv"
+PROJECTED = ("projected_p50", "projected_p95", "receipt")
 WAIT = 5.0  # seconds for another kagflow that submits the same pack
 READY_FACTOR = 6  # a pack takes so much longer to bind than a probe of a kilobyte
-QUEUE_S = 7200.0  # seconds a session may wait for a machine
+QUEUE_S = 7200.0  # seconds a session may wait for a machine, and a push for a session that ends
 SCORING_S = 43200.0  # seconds until a score is given up, as the official client has it
 
 
@@ -66,40 +69,57 @@ class _Attempt:
         self, plan: SubmitPlan, remote: Remote, records: Records, progress: Progress
     ) -> None:
         self.plan, self.remote, self.records, self.progress = plan, remote, records, progress
+        self.began = now()
 
     def run(self, row: SubmissionRow) -> SubmissionRow:
-        pinned = tuple(self._dataset(row, one.push) for one in self.plan.datasets)
+        self.steps = Steps(self.records, f"submission:{row.id}", self.remote.transport.sleep)
+        pinned = tuple(self._dataset(one.push) for one in self.plan.datasets)
         row = self._kernel(self._update(row, datasets=pinned))
         row = self._wait_for_run(row)
         row = self._submit(row)
         return self._wait_for_score(row)
 
-    def _dataset(self, row: SubmissionRow, push: DatasetPush) -> str:
+    def _dataset(self, push: DatasetPush) -> str:
         """Bring up one half of the pack and return its version as a kernel's source."""
+        slow_s = assumptions.value(self.remote.state, "dataset_ready_s")
+        limit_s = max(3600.0, READY_FACTOR * slow_s)
 
-        def send() -> dict[str, Any]:
-            version = self.remote.dataset_create_or_version(push, progress=self.progress)
-            slow_s = assumptions.value(self.remote.state, "dataset_ready_s")
-            limit_s = max(3600.0, READY_FACTOR * slow_s)
+        def live(version: int) -> dict[str, Any]:
             self.remote.dataset_wait(push, version, progress=self.progress, limit_s=limit_s)
             return {"ref": push.ref, "version": version}
 
+        def look(_since: str) -> dict[str, Any] | None:
+            known = self.remote.dataset(push.ref)
+            version = known.version_with(push.mark) if known else None
+            return None if version is None else live(version)
+
+        def send() -> dict[str, Any]:
+            return live(self.remote.dataset_create_or_version(push, progress=self.progress))
+
         name = f"dataset {push.ref.partition('/')[2]}"
-        got = self._step(row, name, {"ref": push.ref, "mark": push.mark}, send)
+        got = self.steps.effect(name, {"ref": push.ref, "mark": push.mark}, look, send)
         return f"{got['ref']}/{got['version']}"
 
     def _kernel(self, row: SubmissionRow) -> SubmissionRow:
-        push = kernel_push(self.plan, row.datasets)
+        plan, push = self.plan, kernel_push(self.plan, row.datasets)
+
+        def look(since: str) -> dict[str, Any] | None:
+            there = self.remote.find_kernel(push)
+            if there is None and since < self.began:
+                # Another pack's kernel may have been pushed since an earlier try.
+                there = self.remote.find_version(push.ref, partial(notebook.same, push.text))
+            return {"ref": there.ref, "version": there.version, "at": since} if there else None
 
         def send() -> dict[str, Any]:
-            pushed = self.remote.find_kernel(push)
-            if pushed is None:
-                budget.require(self.plan.judgement, over_quota=self.plan.over_quota)
-                self._update(row, accelerator=self.plan.accelerator)
-                pushed = self.remote.push_kernel(push)
-            return {"ref": pushed.ref, "version": pushed.version, "at": now()}
+            budget.require(plan.judgement, over_quota=plan.over_quota)
+            # Another try may have planned another machine.
+            told = {key: plan.facts[key] for key in PROJECTED if key in plan.facts}
+            self._update(row, accelerator=plan.accelerator, **told)
+            made = push_when_free(self.remote, push, limit_s=QUEUE_S, progress=self.progress)
+            return {"ref": made.ref, "version": made.version, "at": now()}
 
-        got = self._step(row, "kernel", {"ref": push.ref, "datasets": list(push.datasets)}, send)
+        effect = {"ref": push.ref, "datasets": list(push.datasets), "mark": f"# {plan.token}"}
+        got = self.steps.effect("kernel", effect, look, send)
         return self._update(
             row,
             kernel=got["ref"],
@@ -114,55 +134,51 @@ class _Attempt:
 
         def wait() -> dict[str, Any]:
             limit_s = self.plan.timeout_s + QUEUE_S
+            ended = self.remote.kernel_status(kernel, version).ended
             status = follow_kernel(
                 self.remote, kernel, version, limit_s=limit_s, progress=self.progress
             )
             log = self.remote.kernel_log(kernel, version)
-            closed = settle.end_run(self.records, row, log)
+            closed = settle.end_run(self.records, row, status, log, noticed=ended)
             if not status.complete:
                 raise self._kernel_failed(row, status, log)
             told = costs.from_log("".join(line.text for line in log).splitlines())
             return {"seconds": closed.seconds, "costs": told}
 
-        got = self._step(row, "run", {"kernel": kernel, "version": version}, wait)
+        got = self.steps.once("run", {"kernel": kernel, "version": version}, wait)
         return self._update(row, real_minutes=(got["seconds"] or 0.0) / 60)
 
     def _submit(self, row: SubmissionRow) -> SubmissionRow:
         plan = self.plan
 
-        def send() -> dict[str, Any]:
+        def look(since: str) -> dict[str, Any] | None:
             known = self.remote.submissions(plan.slug)
             ref = next((item.ref for item in known if plan.token in item.description), None)
-            if ref is None:
-                self._check_limits()
-                ref = self.remote.submit(
-                    plan.slug,
-                    str(row.kernel),
-                    version=int(row.kernel_version or 0),
-                    file=OUTPUT,
-                    message=plan.message,
-                )
+            return None if ref is None else {"ref": ref, "at": since}
+
+        def send() -> dict[str, Any]:
+            self._check_limits()
+            ref = self.remote.submit(
+                plan.slug,
+                str(row.kernel),
+                version=int(row.kernel_version or 0),
+                file=OUTPUT,
+                message=plan.message,
+            )
             return {"ref": ref, "at": now()}
 
         effect = {"kernel": row.kernel, "version": row.kernel_version, "message": plan.message}
-        got = self._step(row, "submit", effect, send)
+        effect |= {"slug": plan.slug}
+        got = self.steps.effect("submit", effect, look, send)
         return self._update(row, ref=got["ref"], submitted_at=got["at"], status="submitted")
 
     def _wait_for_score(self, row: SubmissionRow) -> SubmissionRow:
         ref = int(row.ref or 0)
         settle.begin(self.records, row, "submission")
-        self.progress.start(f"wait for the score of submission {ref}")
-        try:
-            item = poll(
-                self.remote,
-                lambda: self.remote.submission(ref),
-                lambda item: item.status in {"COMPLETE", "ERROR"},
-                limit_s=SCORING_S,
-                what=f"submission {ref}",
-            )
-        finally:
-            self.progress.finish()
-        closed = settle.end_scoring(self.records, row)
+        # What ended while nobody looked took less than the time until somebody did.
+        watched = not self.remote.submission(ref).ended
+        item = self._scored(ref)
+        closed = settle.end_scoring(self.records, row, noticed=not watched)
         if item.status == "ERROR":
             failed = settle.scoring_failed(self.records, row, item)
             raise RemoteError(
@@ -175,7 +191,21 @@ class _Attempt:
             state=self.remote.state,
             rerun=self.plan.rerun,
             rerun_s=closed.seconds or 0.0,
+            watched=watched,
         )
+
+    def _scored(self, ref: int) -> Submission:
+        self.progress.start(f"wait for the score of submission {ref}")
+        try:
+            return poll(
+                self.remote,
+                lambda: self.remote.submission(ref),
+                lambda item: item.ended,
+                limit_s=SCORING_S,
+                what=f"submission {ref}",
+            )
+        finally:
+            self.progress.finish()
 
     def _kernel_failed(
         self, row: SubmissionRow, status: KernelStatus, log: tuple[LogLine, ...]
@@ -185,7 +215,8 @@ class _Attempt:
         likely = [f"likely: {failed.cause}"] if failed.cause else []
         return RemoteError(
             "\n".join([head, *likely, *(failed.detail or {})["log"]]),
-            hint="mend it and run the same command again",
+            hint=f"kagflow history {row.pack} says which check is for that; mend it, then "
+            "kagflow submit --dry-run --full, and the same command again",
         )
 
     def _check_limits(self) -> None:
@@ -195,18 +226,6 @@ class _Attempt:
                 f"{self.plan.slug}: all {limits.today} submissions of today (UTC) are used",
                 hint="run the same command again after 00:00 UTC: it continues",
             )
-
-    def _step(
-        self,
-        row: SubmissionRow,
-        name: str,
-        effect: Mapping[str, Any],
-        do: Callable[[], dict[str, Any]],
-    ) -> Mapping[str, Any]:
-        step = self.records.intend(f"submission:{row.id}", name, effect)
-        if step.result is None:
-            step = self.records.done(step, do())
-        return step.result or {}
 
     def _update(self, row: SubmissionRow, **values: Any) -> SubmissionRow:
         return self.records.update(SubmissionRow, row.id, **values)
@@ -240,7 +259,7 @@ def _row(plan: SubmitPlan) -> SubmissionRow:
         accelerator=plan.accelerator,
         message=plan.message,
         intent_at=now(),
-        detail={"rerun": plan.rerun},
+        detail={"rerun": plan.rerun, "timeout_s": plan.timeout_s},
         **plan.facts,
     )
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 from kagflow.errors import NetworkError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship.remote import Remote
-from kagflow.ship.remote_types import KernelStatus
+from kagflow.ship.remote_errors import NoSlotError
+from kagflow.ship.remote_types import KernelPush, KernelStatus, Pushed
 
 Seen = TypeVar("Seen")
 # Seconds between two looks at most: the embedded Kaggle answers at once, the real one counts calls.
@@ -63,9 +64,30 @@ def follow_kernel(
         return poll(
             remote,
             look,
-            lambda status: status.complete or status.failed,
+            lambda status: status.ended,
             limit_s=limit_s,
             what=f"kernel {ref} version {version}",
         )
     finally:
         progress.finish()
+
+
+def push_when_free(
+    remote: Remote, push: KernelPush, *, limit_s: float, progress: Progress = QUIET
+) -> Pushed:
+    """Push a kernel, waiting while as many sessions run as the account may have.
+
+    Raises RemoteError with Kaggle's own words after `limit_s` seconds, and for any other refusal.
+    """
+    ends, wait, told = time.monotonic() + limit_s, 1.0, False
+    while True:
+        try:
+            return remote.push_kernel(push)
+        except NoSlotError as error:
+            if time.monotonic() > ends:
+                raise
+            if not told:
+                progress.note(f"{error.message} Waiting until a running one ends.")
+            told = True
+        remote.transport.sleep(min(wait, LONGEST_WAIT[remote.profile]))
+        wait *= 1.5

@@ -1,22 +1,14 @@
-"""Fetch again and again, each time in a fork of this one process, as its reader on stdin asks.
-
-Starting Python takes longer than fetching the fixture; a fork has everything imported. One JSON
-line in: {"target", "force", "serial", "hold", "delay"}; under "hold" the child's number goes out
-and a line comes in before it begins; after "delay" seconds it is killed. One line out: its status.
-"""
+"""Fetch again and again, as forked.py does an order: {"target", "force", "serial"}."""
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
 import sys
 import tempfile
 from concurrent.futures import Future
 from pathlib import Path
 
-from kagflow.errors import KagflowError
+import forked
+
 from kagflow.ship import archive, fetch, remote_download, remote_parts
 from kagflow.ship.remote import Remote
 from kagflow.task import index
@@ -66,46 +58,9 @@ def child(order, url):
     fetch.index_data(target, SPEC, Plan(2))
 
 
-def run(order, url):
-    ready, go = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 0
-        try:
-            os.read(ready, 1)
-            child(order, url)
-        except KagflowError as error:
-            status = error.exit_code
-            sys.stderr.write(f"{type(error).__name__}: {error.message}\n")
-        except BaseException as error:  # noqa: BLE001 - told by its status
-            status = 99
-            sys.stderr.write(f"raw {type(error).__name__}: {error}\n")
-        sys.stderr.flush()
-        os._exit(status)
-    if order["hold"]:
-        say(pid)
-        sys.stdin.readline()
-    os.write(go, b"x")
-    if order["delay"] is not None:
-        notice = os.pidfd_open(pid)
-        if not select.select([notice], [], [], order["delay"])[0]:
-            os.kill(pid, signal.SIGKILL)
-        os.close(notice)
-    _, status = os.waitpid(pid, 0)
-    os.close(ready)
-    os.close(go)
-    return os.waitstatus_to_exitcode(status)
-
-
-def say(value):
-    print(json.dumps(value), flush=True)
-
-
 if __name__ == "__main__":
     # Once in this very process, so that nothing is imported or looked up for the first time later.
     with tempfile.TemporaryDirectory() as folder:
         first = {"target": f"{folder}/data", "force": False, "serial": False}
         child(first, sys.argv[1])
-    say("ready")
-    for line in iter(sys.stdin.readline, ""):
-        say(run(json.loads(line), sys.argv[1]))
+    forked.serve(child, sys.argv[1])
