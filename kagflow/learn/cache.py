@@ -102,7 +102,12 @@ def open_cache(
 
 def is_cached(data: Path, spec: TaskSpec, size: Size, *, part: Part, folder: Path) -> bool:
     """Tell whether `open_cache` would find what it returns."""
-    return (folder / _key(data, spec, size, part.files(data / spec.train_images))).is_dir()
+    return place(data, spec, size, part=part, folder=folder).is_dir()
+
+
+def place(data: Path, spec: TaskSpec, size: Size, *, part: Part, folder: Path) -> Path:
+    """Return where under `folder` decoded images lie, or would."""
+    return folder / _key(data, spec, size, part.files(data / spec.train_images))
 
 
 @dataclass(frozen=True)
