@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from kagflow import naming
-from kagflow.cli import calibration, competitions, ensemble, guard, kernels, pack, remotes
+from kagflow.cli import calibration, competitions, detach, ensemble, guard, kernels, pack, remotes
 from kagflow.cli.competitions import Known
 from kagflow.cli.kernels import PLAIN, How
 from kagflow.cli.pack import Packed
@@ -238,8 +238,10 @@ def execute(
 
     remote = remote or remotes.open_remote(session)
     plan = make_plan(known, packed, remote, how)
+    records, progress = Records(user_state()), session.out.progress()
     try:
-        done = submit.execute(plan, remote, Records(user_state()), progress=session.out.progress())
+        with detach.told(session, plan):
+            done = submit.execute(plan, remote, records, progress=progress)
     finally:
         # Whatever became of its submission, what the saved run took is known.
         receipt = kernels.beside(packed, "receipt.json", how.notebook)

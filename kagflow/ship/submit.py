@@ -29,6 +29,7 @@ __all__ = ["SubmitPlan", "SubmitRequest", "Submitted", "execute", "make_plan"]
 
 OUTPUT = "submission.csv"
 PROJECTED = ("projected_p50", "projected_p95", "receipt")
+TOMORROW = "run the same command again after 00:00 UTC: it continues"
 WAIT = 5.0  # seconds for another kagflow that submits the same pack
 READY_FACTOR = 6  # a pack takes so much longer to bind than a probe of a kilobyte
 QUEUE_S = 7200.0  # seconds a session may wait for a machine, and a push for a session that ends
@@ -158,13 +159,15 @@ class _Attempt:
 
         def send() -> dict[str, Any]:
             self._check_limits()
-            ref = self.remote.submit(
-                plan.slug,
-                str(row.kernel),
-                version=int(row.kernel_version or 0),
-                file=OUTPUT,
-                message=plan.message,
-            )
+            version = int(row.kernel_version or 0)
+            try:
+                ref = self.remote.submit(
+                    plan.slug, str(row.kernel), version=version, file=OUTPUT, message=plan.message
+                )
+            except RemoteError as error:
+                # Somebody may have taken the last one of today since it was counted.
+                late = "allowance" in error.message.lower()
+                raise RemoteError(error.message, hint=TOMORROW if late else error.hint) from None
             return {"ref": ref, "at": now()}
 
         effect = {"kernel": row.kernel, "version": row.kernel_version, "message": plan.message}
@@ -224,7 +227,7 @@ class _Attempt:
         if limits.left == 0:
             raise RemoteError(
                 f"{self.plan.slug}: all {limits.today} submissions of today (UTC) are used",
-                hint="run the same command again after 00:00 UTC: it continues",
+                hint=TOMORROW,
             )
 
     def _update(self, row: SubmissionRow, **values: Any) -> SubmissionRow:

@@ -9,6 +9,7 @@ import csv
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -126,6 +127,35 @@ def test_the_finals_are_advised_from_what_was_submitted(root: Path, kagflow: Any
     kagflow("local", "tick", "shapes", "--refs", str(row["ref"]))
     (root / ".kagflow/local/client").joinpath("standing-shapes-in-noise.json").unlink()
     assert kagflow()["standing"]["agrees"] is True
+
+
+def test_a_kernel_on_a_cpu_costs_no_hours_and_goes_on_without_us(
+    root: Path, kagflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = kagflow("quota")["weeks"][0]["explained"]
+    with monkeypatch.context() as patched:
+        patched.setattr("kagflow.ship.submit.follow_kernel", stop)
+        left = kagflow("submit", "--cpu", "--again", "--yes", code=130)
+    assert (left["status"], left["kernel_version"], left["ref"]) == ("running", 2, None)
+    assert "version 2 goes on without this machine" in left["detached"]
+    assert f"kagflow history {left['pack']}" in left["detached"]
+    assert kagflow("history", left["pack"])["status"] == "running"
+    told = kagflow("submit", "--cpu", "--yes")
+    plan, row = told["plan"], told["submission"]
+    assert (row["attempt"], row["kernel_version"], row["status"]) == (2, 2, "scored")
+    assert (plan["accelerator"], row["accelerator"], row["gpu_hours"]) == ("None", "None", 0.0)
+    assert (plan["hours"]["needed_hours"], plan["hours"]["fits"]) == (0.0, True)
+    receipt = next(root.glob(f".kagflow/local/packs/shapes/{left['pack']}.receipt.json"))
+    projected = json.loads(receipt.read_text())
+    assert projected["accelerator"] == "None"
+    assert row["projected_p50"] == projected["projected_minutes"]
+    assert kagflow("quota")["weeks"][0]["explained"] == before
+    with sqlite3.connect(next(root.glob(".kagflow/local/kaggle/*.sqlite3"))) as db:
+        runs = db.execute("SELECT kind, accelerator FROM session ORDER BY id").fetchall()
+    assert runs == [("save", "gpu"), ("rerun", "gpu"), ("save", "none"), ("rerun", "none")]
 
 
 def test_a_finished_stage_is_not_done_again(root: Path, kagflow: Any) -> None:

@@ -95,17 +95,7 @@ def served(tmp_path_factory):
 @pytest.fixture
 def play(served, tmp_path, monkeypatch):
     """Play one numbered sequence; return what went wrong, None for nothing."""
-    clock = Clock()
-    patched = SimpleNamespace(monotonic=clock.monotonic, time=real.time)
-    for module in (waits, remote_datasets):
-        monkeypatch.setattr(module, "time", patched)
-    monkeypatch.setattr(remote_transport, "TIMEOUT", (1, 0.15))
-    monkeypatch.setitem(waits.LONGEST_WAIT, "local", 60.0)
-    monkeypatch.setattr(submit, "QUEUE_S", 600.0)
-    monkeypatch.setattr(submit, "SCORING_S", 600.0)
-    # Packs of a few kilobytes still break in the middle.
-    monkeypatch.setattr(blobs, "GRANULE", 256)
-    monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
+    clock = sped_up(monkeypatch)
     roads = load("ship/test_submit.py")
 
     def one(number):
@@ -118,13 +108,29 @@ def play(served, tmp_path, monkeypatch):
 
         job = Fetching if rng.random() < 0.3 else Submitting
         game = job(rng, served, make_remote, folder, roads)
-        return _sequence(game, served, draw(rng, game.endpoints), clock)
+        return sequence(game, served, draw(rng, game.endpoints), clock)
 
     yield one
     served.plan.set(())
 
 
-def _sequence(game, served, planned, clock):
+def sped_up(monkeypatch):
+    """Return the clock by which everybody waits from now on; limits stay, but are sooner over."""
+    clock = Clock()
+    patched = SimpleNamespace(monotonic=clock.monotonic, time=real.time)
+    for module in (waits, remote_datasets):
+        monkeypatch.setattr(module, "time", patched)
+    monkeypatch.setattr(remote_transport, "TIMEOUT", (1, 0.15))
+    monkeypatch.setitem(waits.LONGEST_WAIT, "local", 60.0)
+    monkeypatch.setattr(submit, "QUEUE_S", 600.0)
+    monkeypatch.setattr(submit, "SCORING_S", 600.0)
+    # Packs of a few kilobytes still break in the middle.
+    monkeypatch.setattr(blobs, "GRANULE", 256)
+    monkeypatch.setattr(app, "FOLLOW_SECONDS", 0.01)
+    return clock
+
+
+def sequence(game, served, planned, clock):
     told = f"{type(game).__name__} {[(one.at, one.do, one.status) for one in planned]}"
     before = clock.slept
     served.plan.set(planned)

@@ -208,17 +208,22 @@ def _kill(field: Field, number: int) -> str | None:
     # As `kagflow history` would: what became of a pack that nobody submits any more.
     if user.field.play(folder=str(user.folder), user=user.name, what="refresh"):
         return f"asking what is pending: {field.said()}"
-    return _judged(user, weights, falls=falls, changes=changes)
+    return _judged(user, weights, changes=changes)
 
 
-def _judged(user: User, weights: str, *, falls: bool, changes: bool) -> str | None:
+def _judged(user: User, weights: str, *, changes: bool) -> str | None:
     there = user.on_kaggle()
-    most = {"versions": 3 if changes else 2, "submissions": 2 if changes else 1}
-    most["runs"] = 1 + (falls or changes) + most["submissions"] * (SLUGS[user.slug] == "hidden")
+    packs = 2 if changes else 1
+    most = {"versions": 1 + packs, "submissions": packs}
     doubled = {name: len(there[name]) for name in most if len(there[name]) > most[name]}
     descriptions = Counter(one["description"] for one in there["submissions"])
     if doubled or any(count > 1 for count in descriptions.values()):
         return f"doubled: {doubled or descriptions}"
+    # A kernel that fell is pushed anew by the next try, which is another attempt: one run for each.
+    saves = [run["number"] for run in there["runs"] if run["kind"] == "save"]
+    pushed = [row.kernel_version for row in user.rows() if row.kernel_version]
+    if sorted(saves) != sorted(pushed):
+        return f"ran {saves}, attempts know of {pushed}"
     last = user.rows()[-1]
     scores = (last.public, last.private)
     if last.status != "scored" or scores != user.field.scores:
