@@ -74,7 +74,8 @@ def _explained(session: Session, row: SubmissionRow) -> dict[str, Any]:
         return {}
     if row.status != "failed":
         return {"next": f"{session.command('submit')} continues it"}
-    found = cause(row.error or "", (row.detail or {}).get("log") or [])
+    detail = row.detail or {}
+    found = cause(row.error or "", [detail.get("telling") or "", *(detail.get("log") or [])])
     if found is None:
         return {"likely": "not known: neither its error nor its log says", "next": _again(session)}
     given = f", by: {found.line}" if found.line else ""

@@ -23,12 +23,13 @@ class Cause:
 _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         "out of memory",
-        r"out of memory|MemoryError|Allowed Compute|Cannot allocate memory|exit(ed)? (code )?137",
+        r"out of memory|MemoryError|Allowed Compute|Cannot allocate memory|allocate more memory|"
+        r"exit(ed)? (code )?137",
         "the memory limit of the rehearsal's runs (peak memory in the receipt)",
     ),
     (
         "out of time",
-        r"Notebook Timeout|timed? ?out|no time:|for want of time|CANCEL_ACKNOWLEDGED",
+        r"Notebook Timeout|timed? ?out|time limit|no time:|for want of time|CANCEL_ACKNOWLEDGED",
         "the projected minutes against the limit (projected in the receipt; --full times more)",
     ),
     (
@@ -65,14 +66,18 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
+# Who was killed has no last words: what Kaggle says then goes before the log.
+_KILLED = re.compile("CANCEL_ACKNOWLEDGED|allocate more memory")
+
 
 def cause(error: str, log: Sequence[str] = ()) -> Cause | None:
     """Return the likely cause of a failure from its log's last telling line, else from its error.
 
-    None where neither says anything known.
+    An error that tells of a kill goes before the log. None where neither says anything known.
     """
     text = "".join(log) if any("\n" in piece for piece in log) else "\n".join(log)
-    for line in (*reversed(text.splitlines()), error):
+    first = [error] if _KILLED.search(error) else []
+    for line in (*first, *reversed(text.splitlines()), error):
         for name, pattern, check in _KNOWN[:-1]:
             if re.search(pattern, line, re.IGNORECASE):
                 return Cause(name, check, line.strip())

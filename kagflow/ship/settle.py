@@ -67,17 +67,23 @@ def end_run(
 def run_failed(
     records: Records, row: SubmissionRow, status: KernelStatus, log: Sequence[LogLine]
 ) -> SubmissionRow:
-    """Note that a kernel's run failed: Kaggle's reason, the likely cause, the log's end."""
-    lines = "".join(line.text for line in log).splitlines()[-TAIL:]
-    reason = status.message or status.name
-    found = cause(reason, lines)
+    """Note that a kernel's run failed: Kaggle's reason, the likely cause, the log's end.
+
+    What gave the cause away is kept too where it was said before that.
+    """
+    lines = "".join(line.text for line in log).splitlines()
+    # A time limit shows as a cancel, whatever the words beside it are.
+    told = status.name == CANCELLED or not status.message
+    reason = ": ".join(filter(None, [status.name if told else "", status.message]))
+    found, tail = cause(reason, lines), lines[-TAIL:]
+    earlier = found.line if found and cause(reason, tail) != found else ""
     return _update(
         records,
         row,
         status="failed",
         error=reason,
         cause=found.name if found else None,
-        detail={**(row.detail or {}), "log": lines},
+        detail={**(row.detail or {}), "log": tail, "telling": earlier},
     )
 
 

@@ -215,9 +215,11 @@ class _Attempt:
     ) -> RemoteError:
         failed = settle.run_failed(self.records, row, status, log)
         head = f"kernel {row.kernel} version {row.kernel_version} failed: {failed.error}"
-        likely = [f"likely: {failed.cause}"] if failed.cause else []
+        detail = failed.detail or {}
+        by = f", by: {detail['telling']}" if detail["telling"] else ""
+        likely = [f"likely: {failed.cause}{by}"] if failed.cause else []
         return RemoteError(
-            "\n".join([head, *likely, *(failed.detail or {})["log"]]),
+            "\n".join([head, *likely, *detail["log"]]),
             hint=f"kagflow history {row.pack} says which check is for that; mend it, then "
             "kagflow submit --dry-run --full, and the same command again",
         )

@@ -53,3 +53,14 @@ def test_a_named_cause_is_preferred_to_a_mere_exception() -> None:
 def test_nothing_known_is_said_to_be_nothing() -> None:
     assert cause("ERROR", ["about to begin"]) is None
     assert cause("", []) is None
+
+
+def test_a_kill_that_kaggle_tells_of_goes_before_the_log() -> None:
+    log = ["warning: no file: No such file or directory: 'extra.json'"]
+    for error, name in (
+        ("CANCEL_ACKNOWLEDGED: it ran past its time limit", "out of time"),
+        ("Your notebook tried to allocate more memory than is available", "out of memory"),
+    ):
+        found = cause(error, log)
+        assert found is not None
+        assert (found.name, found.line) == (name, error)
