@@ -65,6 +65,10 @@ class Workspace:
         """Return the folder of a competition's packs."""
         return self.home / "packs" / competition
 
+    def away(self, competition: str) -> Path:
+        """Return the folder of what was handed over to train elsewhere."""
+        return self.home / "away" / competition
+
     def active(self) -> str | None:
         """Return the competition that was fetched last, None before the first fetch."""
         file = self.home / ".active.json"

@@ -88,7 +88,7 @@ def render_kernel(pack: Path, target: Path, spec: KernelSpec) -> Kernel:
         "python": made.env.manifest["python"],
         "competition": spec.competition_slug,
         "gpu": spec.accelerator if spec.is_gpu else "",
-        "task": _task_facts(config["task"]),
+        "task": task_facts(config["task"]),
         "minutes": float(limits.get("inference_minutes") or UNKNOWN_MINUTES),
         "memory_gb": float(limits.get("memory_gb") or UNKNOWN_GB),
     }
@@ -134,7 +134,8 @@ def _pinned(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {"docker_image": digest, "docker_image_pinning_type": "original"} if digest else {}
 
 
-def _task_facts(task: Mapping[str, Any]) -> dict[str, Any]:
+def task_facts(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a kernel must know of a task, to find and to check its tables."""
     names = ("kind", "image_column", "class_column", "value_column", "test_images")
     facts = {name: task[name] for name in names}
     return {

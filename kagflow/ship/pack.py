@@ -111,7 +111,7 @@ def build_pack(  # noqa: PLR0913 - one keyword for each thing that is packed
         )
         sources = {ENV: {**wheels, code.name: code}, WEIGHTS: {**weights, CONFIG: settings}}
         facts = file_facts(sources, progress)
-        env = _env_manifest(facts[ENV], fingerprint, asked, closure)
+        env = seal_code(ENV, facts[ENV], fingerprint, asked, closure)
         manifests = {ENV: env, WEIGHTS: parts.seal(WEIGHTS, facts[WEIGHTS])}
         pack, reused = _place(target_root, sources, manifests)
     proofs.write(pack.path, pack.hash, proved, closure)
@@ -192,16 +192,18 @@ def _refuse_secrets(name: str, file: Path, own: Sequence[str]) -> None:
         )
 
 
-def _env_manifest(
+def seal_code(
+    name: str,
     facts: Mapping[str, Any],
     fingerprint: Fingerprint,
     asked: Mapping[str, Iterable[str]],
     closure: Closure,
 ) -> dict[str, Any]:
+    """Return the manifest of a part with wheels: also which image they were chosen for."""
     # Named only where there are any: a pack without them keeps its hash.
     told = {"replaced": closure.replaced, "digest": fingerprint.digest}
     return parts.seal(
-        ENV,
+        name,
         facts,
         python=fingerprint.python,
         image=fingerprint.name,

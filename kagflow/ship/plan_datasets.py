@@ -43,7 +43,7 @@ def dataset_ref(account: str, competition: str, part: str) -> str:
 
 def plan_datasets(remote: Remote, competition: str, pack: Pack) -> tuple[DatasetPlan, ...]:
     """Return the plan for each half of a pack: asks Kaggle, changes nothing."""
-    return tuple(_plan(remote, competition, part) for part in pack.parts)
+    return tuple(plan_part(remote, competition, part) for part in pack.parts)
 
 
 def slugify(competition: str) -> str:
@@ -52,7 +52,8 @@ def slugify(competition: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", competition.lower()).strip("-")[:33].strip("-")
 
 
-def _plan(remote: Remote, competition: str, part: Part) -> DatasetPlan:
+def plan_part(remote: Remote, competition: str, part: Part) -> DatasetPlan:
+    """Return the plan for one part: asks Kaggle, changes nothing."""
     ref = dataset_ref(remote.account(), competition, part.name)
     title = f"kagflow {slugify(competition)} {part.name}"
     mark = f"kagflow {part.name} {part.hash}"

@@ -20,7 +20,7 @@ def judge(
     """Return whether a submission fits; its seconds left are None where it needs none."""
     view = remote.quota()
     quota = {"gpu": view.gpu, "tpu": view.tpu}.get(hours.family(accelerator) or "")
-    left = _quota_left(quota, accelerator, remote, records)
+    left = quota_left(quota, accelerator, remote, records)
     cost = _cost(request, remote, accelerator, rerun)
     return Judgement((cost,), left, view.refresh, _cpu(request))
 
@@ -46,7 +46,7 @@ def _cpu(request: SubmitRequest) -> budget.Cpu | None:
     return budget.Cpu(minutes, request.timeout_s / 60, request.measured.cpu_command)
 
 
-def _quota_left(
+def quota_left(
     quota: Quota | None, accelerator: str, remote: Remote, records: Records
 ) -> float | None:
     """Return the seconds left this week, less what ended too lately for Kaggle to count it."""

@@ -186,7 +186,7 @@ def save_fields(push: KernelPush) -> dict[str, Any]:
         **_pinned(push.docker_image),
         "datasetDataSources": list(push.datasets),
         "competitionDataSources": [push.competition] if push.competition else [],
-        "kernelDataSources": [],
+        "kernelDataSources": list(push.kernels),
         "modelDataSources": [],
         "sessionTimeoutSeconds": push.timeout_s,
     }

@@ -82,7 +82,10 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class KernelPush:
-    """Say everything about a kernel version; the internet is always off, the kernel private."""
+    """Say everything about a kernel version; the internet is always off, the kernel private.
+
+    `kernels` are those whose newest output it mounts.
+    """
 
     ref: str
     title: str
@@ -94,6 +97,7 @@ class KernelPush:
     language: str = "python"
     kernel_type: str = "script"
     docker_image: str = ""
+    kernels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
