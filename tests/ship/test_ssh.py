@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,20 +272,30 @@ def test_two_at_once_start_one(box: Any, link: Link) -> None:
 
 def test_a_log_is_followed_through_broken_connections(box: Any, link: Link) -> None:
     """No line is lost and none comes twice; the last one needs no end."""
-    text = "import sys, time\nfor n in range(200): print(f'line {n} é'); time.sleep(.004)\n"
+    text = "import sys, time\nfor n in range(60): print(f'line {n} é'); time.sleep(.03)\n"
     ssh_job.start(link, "j", [python(text + "sys.stdout.write('the end')")])
     seen: list[str] = []
+    over = threading.Event()
 
-    def say(line: str) -> None:
-        seen.append(line)
-        if len(seen) in (10, 60, 120):
+    def cut() -> None:
+        # While a call waits for the next line, each time after there were some more.
+        for count in (1, 15, 30):
+            while len(seen) < count and not over.wait(0.01):
+                pass
+            over.wait(0.05)
             box.cut()
 
     drop, broken = link.drop, list[int]()
     link.drop = lambda: (broken.append(len(seen)), drop())[1]  # type: ignore[method-assign]
-    ended, tail = ssh_job.follow(link, "j", say)
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        ended, tail = ssh_job.follow(link, "j", seen.append)
+    finally:
+        over.set()
+        thread.join()
     assert broken
-    assert seen == [*(f"line {number} é" for number in range(200)), "the end"]
+    assert seen == [*(f"line {number} é" for number in range(60)), "the end"]
     assert tail == seen[-30:]
     assert ended.code == 0
 
