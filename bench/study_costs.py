@@ -1,0 +1,97 @@
+"""How much longer an image takes in a training than in the reference: measured once, then kept.
+
+    python study_costs.py WORKSPACES DATA TRAINING...
+
+Steps of both alternate, data included, on one thread, by the processor's clock; costs.json is
+written only where it holds nothing yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import plain_smp
+import study_arms as arms
+import study_train
+import torch
+from quality_train import ARENAS, FOLD, Place
+
+from kagflow import durable, resources
+from kagflow.learn.job import Job
+from kagflow.learn.tryout import try_out
+from kagflow.task.labels import read_labels
+
+PAIRS = 4
+# Steps of a script whose times are subtracted: what is done once falls out.
+FEW, MANY = 2, 8
+
+
+def recipe_seconds(place: Place, name: str) -> float:
+    """Return the seconds of an image in steps of a recipe, its data included."""
+    recipe = arms.recipe(place, name, 0, place.arena.images).model_dump(mode="json")
+    job = Job(place.root / "unused", recipe, place.spec, place.data, FOLD, "cpu")
+    # What counts is the processor's time: others use the machine as well.
+    with mock.patch.object(time, "monotonic", time.process_time):
+        return try_out(job, torch.device("cpu")).image
+
+
+def script_seconds(place: Place, name: str) -> float:
+    """Return the seconds of an image in steps of a script, its data included."""
+    files = place.files(held_out=False)
+    truth = read_labels(place.data / place.spec.train_csv, place.spec)
+    whole = arms.script(place, name, 0, 0)
+    took = []
+    for steps in (FEW, MANY):
+        script = replace(whole, images=steps * whole.batch)
+        took.append(plain_smp.train(script, files, truth)[1]["cpu_seconds"])
+    return (took[1] - took[0]) / ((MANY - FEW) * whole.batch)
+
+
+def probe(place: Place, name: str) -> float:
+    """Return a training's seconds an image over the reference's: the least of each.
+
+    What else the machine does only ever adds to a time.
+    """
+    of = script_seconds if arms.TRAININGS[name].script else recipe_seconds
+    pair = (partial(of, place, name), partial(recipe_seconds, place, arms.REFERENCE))
+    took = []
+    for _ in range(PAIRS):
+        took.append([one() for one in pair])
+        said = ", reference ".join(f"{1000 * one:.1f} ms" for one in took[-1])
+        print(f"{place.arena.name} {name}: {said}", flush=True)
+    first, second = (min(times) for times in zip(*took, strict=True))
+    return first / second
+
+
+def keep(data: str, name: str, cost: float, path: Path = arms.COSTS) -> None:
+    """Write a cost down; one that is there already stays."""
+    value = json.loads(path.read_text()) if path.is_file() else {"costs": {}}
+    value["machine"] = value.get("machine", study_train.machine())
+    value["costs"].setdefault(data, {}).setdefault(name, round(cost, 3))
+    durable.write_json(path, value)
+
+
+def main() -> None:
+    """Probe what is named and not known yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("data", choices=sorted(ARENAS))
+    parser.add_argument("training", nargs="+", choices=sorted(arms.TRAININGS))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(resources.competitions()))
+    place = Place(given.root.resolve() / given.data, ARENAS[given.data])
+    for name in given.training:
+        if arms.TRAININGS[name].probed and name not in arms.costs().get(given.data, {}):
+            keep(given.data, name, probe(place, name))
+
+
+if __name__ == "__main__":
+    main()
