@@ -133,12 +133,21 @@ def make_members(seed: int, count: int) -> tuple[Member, ...]:
     )
 
 
-def draw_members(members, prevalence, rng, images, *, labels=0) -> Sketch:
-    """Draw maps of several models of the same images: half of the pixels are the defect."""
+def make_heats(seed: int, count: int) -> tuple[float, ...]:
+    """Return how far each gate of a world over- or understates its odds."""
+    rng = np.random.default_rng([seed, 98])
+    return tuple(float(rng.uniform(0.7, 1.6)) for _ in range(count))
+
+
+def draw_members(members, prevalence, rng, images, *, heats=()) -> Sketch:
+    """Draw maps of several models of the same images: half of the pixels are the defect.
+
+    Each of `heats` is a gate; it is the same gate in every draw of a world.
+    """
     shown = np.stack([rng.random(images) < share for share in prevalence], axis=1)
     samples = tuple(_sample(members, column, rng) for column in shown.T)
     return Sketch(
-        _pool_of(shown, len(members), [_gate(shown, rng) for _ in range(labels)]), samples
+        _pool_of(shown, len(members), [_gate(shown, rng, heat) for heat in heats]), samples
     )
 
 
@@ -165,9 +174,9 @@ class _Everywhere(dict):
         return 256, 1024
 
 
-def _gate(present, rng):
+def _gate(present, rng, heat):
     logits = np.where(present, 1.5, -3) + rng.normal(0, 1.5, present.shape)
-    return sigmoid(logits * rng.uniform(0.7, 1.6))
+    return sigmoid(logits * heat)
 
 
 def _sample(members, shown, rng):

@@ -64,11 +64,11 @@ def tune(seed: int, images: int, fresh: int = FRESH) -> list[float]:
 
 def join(seed: int, images: int, fresh: int = FRESH, members: int = MEMBERS) -> list[float]:
     """Choose among models and a gate, then tune: the same four figures of the whole procedure."""
-    models = worlds.make_members(seed, members)
+    models, heats = worlds.make_members(seed, members), worlds.make_heats(seed, GATES)
 
     def draw(which: int, count: int):
         rng = np.random.default_rng([seed, which])
-        return worlds.draw_members(models, worlds.PREVALENCE, rng, count, labels=GATES)
+        return worlds.draw_members(models, worlds.PREVALENCE, rng, count, heats=heats)
 
     known, other = draw(1, images), draw(2, fresh)
     parts = make_parts(known.pool.clusters, known.pool.true > 0)
@@ -137,10 +137,10 @@ def test_scores_are_honest(tally, play, images, count) -> None:
         f"{images} images; minus the score on {FRESH} fresh ones: cross-fitted {honest:+.5f} "
         f"(SE {error:.5f}), naive {naive:+.5f}"
     )
-    name = {tune: "worlds of one model and its rules", join: "worlds of six models and a gate"}
-    tally.full(f"{name[play]}, {images}", lambda _: None, count, note=note)
     assert abs(honest) <= HONEST, note
     assert optimism > HONEST, note
+    name = {tune: "worlds of one model and its rules", join: "worlds of six models and a gate"}
+    tally.full(f"{name[play]}, {images}", lambda _: None, count, note=note)
 
 
 def remembered(play, images: int, count: int) -> list[list[float]]:
