@@ -68,25 +68,38 @@ def seconds(name: str) -> float:
 
 
 def do(root: Path, unit: Unit, *, until: float | None = None) -> bool:
-    """Train and score one record; False where it would not be done by `until` (monotonic)."""
+    """Train and score one record.
+
+    Return False where it would not be done by `until` (monotonic), or its cost is not known and
+    the machine is too busy to measure it.
+    """
     data, arm, seed = unit
     place = Place(root / data, ARENAS[data])
     needed = [one for one in arms.ARMS[arm].trainings if study_train.told(place, one, seed) is None]
     if until is not None and time.monotonic() + sum(map(seconds, needed)) > until:
         return False
+    if not all(_costed(root, data, name) for name in needed):
+        return False
     for name in needed:
-        _train(root, data, name, seed)
+        _run("study_train.py", root, data, name, str(seed))
     print("kept", records.make(place, arm, seed).relative_to(HERE), flush=True)
     return True
 
 
-def _train(root: Path, data: str, name: str, seed: int) -> None:
+def _costed(root: Path, data: str, name: str) -> bool:
+    """Measure what an image of a training costs, once; False where the machine is too busy."""
+
+    def known() -> bool:
+        return not arms.TRAININGS[name].probed or name in arms.costs().get(data, {})
+
+    return known() or (_run("study_costs.py", root, data, name, check=False) == 0 and known())
+
+
+def _run(script: str, root: Path, *words: str, check: bool = True) -> int:
+    """Run one of the study's scripts on one thread; return its exit status."""
+    argv = [sys.executable, str(HERE / script), str(root), *words]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if arms.TRAININGS[name].probed and name not in arms.costs().get(data, {}):
-        words = [sys.executable, str(HERE / "study_costs.py"), str(root), data, name]
-        subprocess.run(words, cwd=HERE, check=True, env=alone)
-    words = [sys.executable, str(HERE / "study_train.py"), str(root), data, name, str(seed)]
-    subprocess.run(words, cwd=HERE, check=True, env=alone)
+    return subprocess.run(argv, cwd=HERE, check=check, env=alone).returncode
 
 
 def write_rows() -> list[str]:

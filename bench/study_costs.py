@@ -3,7 +3,7 @@
     python study_costs.py WORKSPACES DATA TRAINING...
 
 Steps of both alternate, data included, on one thread, by the processor's clock; costs.json is
-written only where it holds nothing yet.
+written only where it holds nothing yet, and not on a busy machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +29,11 @@ from kagflow.learn.job import Job
 from kagflow.learn.tryout import try_out
 from kagflow.task.labels import read_labels
 
-PAIRS = 4
+PAIRS = 3
+# By how much times of one kind may differ.
+STEADY = 1.2
 # Steps of a script whose times are subtracted: what is done once falls out.
-FEW, MANY = 2, 8
+FEW, MANY = 2, 6
 
 
 def recipe_seconds(place: Place, name: str) -> float:
@@ -54,11 +57,8 @@ def script_seconds(place: Place, name: str) -> float:
     return (took[1] - took[0]) / ((MANY - FEW) * whole.batch)
 
 
-def probe(place: Place, name: str) -> float:
-    """Return a training's seconds an image over the reference's: the least of each.
-
-    What else the machine does only ever adds to a time.
-    """
+def probe(place: Place, name: str) -> list[list[float]]:
+    """Return seconds an image of a training and of the reference, in PAIRS turns."""
     of = script_seconds if arms.TRAININGS[name].script else recipe_seconds
     pair = (partial(of, place, name), partial(recipe_seconds, place, arms.REFERENCE))
     took = []
@@ -66,8 +66,19 @@ def probe(place: Place, name: str) -> float:
         took.append([one() for one in pair])
         said = ", reference ".join(f"{1000 * one:.1f} ms" for one in took[-1])
         print(f"{place.arena.name} {name}: {said}", flush=True)
-    first, second = (min(times) for times in zip(*took, strict=True))
-    return first / second
+    return took
+
+
+def cost_of(took: Sequence[Sequence[float]]) -> float | None:
+    """Return the least of a training over the least of the reference; None from a busy machine.
+
+    What else runs only ever adds, and to a wide model more than to a thin one: a budget that comes
+    of such times would starve an arm in every session after.
+    """
+    ours, reference = zip(*took, strict=True)
+    if any(max(one) > STEADY * min(one) for one in (ours, reference)):
+        return None
+    return min(ours) / min(reference)
 
 
 def keep(data: str, name: str, cost: float, path: Path = arms.COSTS) -> None:
@@ -90,7 +101,10 @@ def main() -> None:
     place = Place(given.root.resolve() / given.data, ARENAS[given.data])
     for name in given.training:
         if arms.TRAININGS[name].probed and name not in arms.costs().get(given.data, {}):
-            keep(given.data, name, probe(place, name))
+            cost = cost_of(probe(place, name))
+            if cost is None:
+                sys.exit(f"{given.data} {name}: the machine is busy, its cost is not kept")
+            keep(given.data, name, cost)
 
 
 if __name__ == "__main__":

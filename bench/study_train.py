@@ -58,7 +58,8 @@ def do(place: Place, name: str, seed: int) -> None:
         note = _script(place, folder, arms.script(place, name, seed, images))
     else:
         note = _recipe(place, folder, name, seed, images)
-    note |= {"wall_seconds": time.monotonic() - began, "machine": machine()}
+    note["cpu_seconds"] = round(note["cpu_seconds"], 1)
+    note |= {"wall_seconds": round(time.monotonic() - began, 1), "machine": machine()}
     note |= {"torch": torch.__version__, "at": f"{datetime.now(UTC):%Y-%m-%d}"}
     durable.write_json(folder / "note.json", note)
 

@@ -170,22 +170,45 @@ def test_what_cannot_be_asked_of_a_data_set_is_not_needed(bench) -> None:
 
 
 def test_a_session_goes_on_where_another_stopped(bench, kept: Path, monkeypatch) -> None:
-    trained: list[tuple[str, str, int]] = []
+    ran: list[tuple[str, ...]] = []
     monkeypatch.setattr(bench.study.study_train, "told", lambda *_: None)
-    monkeypatch.setattr(bench.study, "_train", lambda _, *one: trained.append(one))
+    monkeypatch.setattr(bench.study, "_run", lambda what, _, *one: ran.append((what, *one)))
+    monkeypatch.setattr(bench.arms, "costs", lambda: {"neu_steel": {"gate": 0.8}})
     monkeypatch.setattr(bench.study.records, "make", lambda *_: BENCH / "made")
     _keep(bench, "neu_steel", "lite", 0, _record(0.8))
     units = bench.study.missing(bench.study.order("gate"))
     assert ("neu_steel", "lite", 0) not in units
     bench.study.do(kept, ("neu_steel", "gated", 0))
     # The reference's record is there, but its predictions were lost with the session.
-    assert trained == [("neu_steel", "lite", 0), ("neu_steel", "gate", 0)]
+    assert ran == [
+        ("study_train.py", "neu_steel", "lite", "0"), ("study_train.py", "neu_steel", "gate", "0"),
+    ]  # fmt: skip
+
+
+def test_nothing_is_trained_while_its_cost_cannot_be_measured(bench, kept, monkeypatch) -> None:
+    ran: list[str] = []
+
+    def busy(what, *words, check=True):
+        ran.append(what)
+        return 1
+
+    monkeypatch.setattr(bench.study.study_train, "told", lambda *_: None)
+    monkeypatch.setattr(bench.study, "_run", busy)
+    monkeypatch.setattr(bench.arms, "costs", dict)
+    assert not bench.study.do(kept, ("neu_steel", "gated", 0))
+    assert ran == ["study_costs.py"]
+
+
+def test_a_busy_machine_tells_no_cost(bench) -> None:
+    assert bench.costs.cost_of([[2.1, 1.0], [2.0, 1.1], [2.3, 1.0]]) == pytest.approx(2.0)
+    assert bench.costs.cost_of([[2.0, 1.0], [3.3, 1.1], [3.5, 1.0]]) is None
+    assert bench.costs.cost_of([[2.0, 1.0], [2.0, 1.0], [2.0, 1.5]]) is None
 
 
 def test_nothing_is_begun_that_would_not_be_done_in_time(bench, kept: Path, monkeypatch) -> None:
     monkeypatch.setattr(bench.study.study_train, "told", lambda *_: None)
     monkeypatch.setattr(bench.study.time, "monotonic", lambda: 0.0)
-    monkeypatch.setattr(bench.study, "_train", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(bench.study, "_run", lambda *_, **__: pytest.fail("began"))
     _keep(bench, "neu_steel", "lite", 0, _record(0.8, wall=100.0))
     assert not bench.study.do(kept, ("neu_steel", "lite", 1), until=99.0)
 
