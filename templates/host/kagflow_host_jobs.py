@@ -76,7 +76,8 @@ def status(home: str, job: str) -> dict[str, Any]:
     state = "running" if alive else "ended" if ending else "gone"
     pids = [one["pid"] for one in (read_json(folder / "pid.json") or {"of": []})["of"]]
     told = {"state": state, "exit": ending, "now": time.time(), "size": _size(folder / "log")}
-    return {**begun, "pid": pids[-1] if pids else None, **told}
+    # The keeper's: it hands a SIGTERM on to whatever runs.
+    return {**begun, "pid": pids[0] if pids else None, **told}
 
 
 def follow(home: str, job: str, offset: int, wait: float) -> dict[str, Any]:
@@ -143,21 +144,28 @@ def _supervise(
 ) -> None:
     """Run the steps up to the first that fails; say how it ended, last of all."""
     until = None if deadline is None else time.time() + deadline
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     ending: dict[str, Any] = {"code": 1, "late": False}
     failed: dict[str, Any] | None = None
     try:
         for number, step in enumerate(steps):
-            ending = _step(folder, lock, step, number, until)
+            ending = _step(folder, lock, step, number, until, asked)
             if ending["code"]:
                 failed = failed or ending
-                if ending["late"] or not step.get("anyway"):
-                    break
+            if asked or ending["late"] or (ending["code"] and not step.get("anyway")):
+                break
     finally:
         write_json(folder / "exit.json", {**(failed or ending), "ended": time.time()})
 
 
 def _step(
-    folder: Path, lock: int, step: Mapping[str, Any], number: int, until: float | None
+    folder: Path,
+    lock: int,
+    step: Mapping[str, Any],
+    number: int,
+    until: float | None,
+    asked: Sequence[int],
 ) -> dict[str, Any]:
     left = "" if until is None else f"{max(1.0, until - time.time()):.0f}"
     out = os.open(folder / (f"out-{number:03}" if step.get("kept") else "log"), APPEND, 0o600)
@@ -178,21 +186,25 @@ def _step(
     finally:
         os.close(out)
     write_json(folder / "pid.json", {"of": [_self(os.getpid()), _self(child.pid)]})
-    return _wait(child, until)
+    return _wait(child, until, asked)
 
 
-def _wait(child: subprocess.Popen[bytes], until: float | None) -> dict[str, Any]:
-    last = None
+def _wait(
+    child: subprocess.Popen[bytes], until: float | None, asked: Sequence[int]
+) -> dict[str, Any]:
+    """Wait for a command; at the deadline, or when asked, end it: first kindly."""
+    late, last = False, None
     while child.poll() is None:
         now = time.time()
-        if last is None and until is not None and now > until:
+        late = late or (until is not None and now > until)
+        if last is None and (late or asked):
             last = now + GRACE_SECONDS
             child.terminate()
         elif last is not None and now > last:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
-    return {"code": child.returncode, "late": last is not None}
+    return {"code": child.returncode, "late": late}
 
 
 def _read_from(path: Path, offset: int) -> bytes:

@@ -329,6 +329,21 @@ def test_steps_end_at_the_first_that_fails_but_for_those_that_go_on_anyway(link:
     assert "/no/such/program" in tail[-1]
 
 
+def test_a_job_that_is_asked_to_stop_asks_its_command(link: Link) -> None:
+    text = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(130))\n"
+    steps = [python(text + "print('begun', flush=True)\ntime.sleep(600)", anyway=True)]
+    standing, _ = ssh_job.start(link, "j", [*steps, python("print('never')")])
+    assert standing.pid is not None
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        os.kill(standing.pid or 0, signal.SIGTERM)
+
+    ended, _ = ssh_job.follow(link, "j", say)
+    assert (ended.code, ended.late, lines) == (130, False, ["begun"])
+
+
 def test_a_job_that_was_killed_with_its_keeper_is_gone_and_may_begin_again(link: Link) -> None:
     ssh_job.start(link, "j", [python("import time; time.sleep(600)")])
     noted = json.loads((Path(link.home) / "jobs" / "j" / "pid.json").read_text())
