@@ -16,6 +16,7 @@ from kagflow.cli import competitions, remotes
 from kagflow.cli.session import Session, guarded, open_session, sole
 from kagflow.errors import DataError, KagflowError, RefusedError, UsageError
 from kagflow.machine import Check
+from kagflow.workspace import user_state
 
 if TYPE_CHECKING:
     from kagflow.ship.doctor_live import Climbed, Step
@@ -148,12 +149,14 @@ def climb(session: Session, word: str | None, *, only: int | None, yes: bool) ->
     """Climb the steps of a first contact and print what was found."""
     from kagflow.ship import assumptions, doctor_live
     from kagflow.ship.doctor_steps import STEPS
+    from kagflow.ship.records import Records
 
     remote = remotes.open_remote(session)
     known = _known(session, word)
     live = doctor_live.Live(
         remote=remote,
         notes=doctor_live.Notes(remote.state, remote.account()),
+        records=Records(user_state()),
         task=known.config.task() if known else None,
         machine_shape=known.config.accelerator if known else DEFAULT_SHAPE,
         progress=session.out.progress(),

@@ -11,6 +11,7 @@ from kagflow import fingerprint
 from kagflow.cli import competitions, remotes
 from kagflow.cli.session import Session, guarded, open_session
 from kagflow.errors import KagflowError, UsageError
+from kagflow.workspace import user_state
 
 if TYPE_CHECKING:
     from kagflow.fingerprint import Fingerprint
@@ -86,6 +87,7 @@ def probe(session: Session, machine: str, *, dry_run: bool) -> None:
     """Ask Kaggle for its image by a kernel that prints a list of facts, and keep the answer."""
     from kagflow.ship import target
     from kagflow.ship.doctor_live import Live, Notes
+    from kagflow.ship.records import Records
 
     folder = session.workspace.targets
     kind = target.kind_of(machine)
@@ -99,7 +101,8 @@ def probe(session: Session, machine: str, *, dry_run: bool) -> None:
     remote = remotes.open_remote(session)
     notes = Notes(remote.state, remote.account())
     progress = session.out.progress()
-    live = Live(remote, notes, task=None, machine_shape=machine, progress=progress)
+    records = Records(user_state())
+    live = Live(remote, notes, records, task=None, machine_shape=machine, progress=progress)
     image = target.probe(live, folder)
     moved = target.diff(before, image)
     words = session.command(f"target diff {before.name} {image.name}")

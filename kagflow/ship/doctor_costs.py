@@ -10,7 +10,8 @@ from typing import Any
 from kagflow.errors import NetworkError, RemoteError
 from kagflow.ship import assumptions, doctor_reference
 from kagflow.ship.doctor_live import Live
-from kagflow.ship.doctor_probe import facts, follow, probe_push, pushed
+from kagflow.ship.doctor_probe import facts, follow, probe_push, pushed, reran
+from kagflow.ship.records import now
 from kagflow.ship.remote_types import KernelStatus, Pushed
 from kagflow.ship.waits import poll
 
@@ -161,11 +162,12 @@ def submission(live: Live) -> str:
         _wait_for_cost(live, before + saved / 2, _lag(live))
         live.notes.once(5, "used_by_save", lambda: _used(live))
     waited, error = _submitted(live, task.slug)
-    reran = waited >= pace.rerun_s
-    kind = "hidden" if reran else "none"
-    text = f"scored after {waited:.0f} s: {'a rerun waited' if reran else 'no rerun'}{error}"
+    again = waited >= pace.rerun_s
+    reran(live, 5, push, int(live.notes.of(5)["submission"]), waited, ran=again)
+    kind = "hidden" if again else "none"
+    text = f"scored after {waited:.0f} s: {'a rerun waited' if again else 'no rerun'}{error}"
     live.tell("rerun", value=kind, found=text, believed=True, key=task.slug)
-    if reran and before is not None:
+    if again and before is not None:
         billed = _wait_for_cost(
             live, live.notes.of(5)["used_by_save"] + pace.rerun_s / 2, _lag(live)
         )
@@ -179,6 +181,7 @@ def _submitted(live: Live, slug: str) -> tuple[float, str]:
     remote, notes = live.remote, live.notes
     message = f"kagflow probe {notes.of(5)['nonce']}"
     at = notes.once(5, "submitted_at", time.time)
+    notes.once(5, "sent", now)
 
     def send() -> int:
         known = [one.ref for one in remote.submissions(slug) if one.description == message]

@@ -19,6 +19,7 @@ from kagflow.errors import KagflowError, NetworkError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import assumptions
 from kagflow.ship.assumptions import Answer
+from kagflow.ship.records import Records
 from kagflow.ship.remote import Remote
 from kagflow.task.spec import TaskSpec
 
@@ -90,10 +91,14 @@ class Notes:
 
 @dataclass
 class Live:
-    """Hold what the steps share; `task` is the competition that step 5 submits to."""
+    """Hold what the steps share; `task` is the competition that step 5 submits to.
+
+    What a step runs on Kaggle goes into the ledger of `records`.
+    """
 
     remote: Remote
     notes: Notes
+    records: Records
     task: TaskSpec | None
     machine_shape: str
     progress: Progress = QUIET

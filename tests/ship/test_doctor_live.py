@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ import pytest
 from kagflow.errors import DataError, NetworkError
 from kagflow.rehearse import sandbox, server, settings
 from kagflow.rehearse.store import Store
-from kagflow.ship import assumptions, doctor_live, doctor_steps
+from kagflow.ship import assumptions, doctor_live, doctor_probe, doctor_steps
 from kagflow.ship.doctor_live import Live, Notes, Pace, climb
 from kagflow.ship.doctor_probe import facts
 from kagflow.ship.doctor_steps import STEPS
+from kagflow.ship.records import HoursRow, Records
 from kagflow.ship.remote import Remote
-from kagflow.ship.remote_types import LogLine
+from kagflow.ship.remote_types import KernelStatus, LogLine
 
 
 class Kaggle:
@@ -34,7 +36,20 @@ class Kaggle:
 
     def live(self, remote: Remote | None = None) -> Live:
         remote = remote or self.remote()
-        return Live(remote, Notes(remote.state, remote.account()), self.task, "NvidiaTeslaT4")
+        notes = Notes(remote.state, remote.account())
+        return Live(remote, notes, self.records, self.task, "NvidiaTeslaT4")
+
+    @property
+    def records(self) -> Records:
+        return Records(self.folder / "records")
+
+    def hours(self) -> list[tuple[str, str, str, bool]]:
+        """Return what the ledger knows: kind, subject, accelerator, whether it is closed."""
+        rows = self.records.select(HoursRow, account=self.folder.name, place="kaggle")
+        return [(one.kind, one.subject, one.accelerator, one.ended is not None) for one in rows]
+
+    def version(self, number: int) -> str:
+        return f"{self.folder.name}/kagflow-probe/v{number}"
 
     def climb(self, *numbers: int, live: Live | None = None) -> dict[int, doctor_live.Climbed]:
         steps = tuple(step for step in STEPS if step.number in numbers)
@@ -231,6 +246,27 @@ def test_a_gpu_kernel_tells_limit_cost_and_whose_status(kaggle: Kaggle, boxed) -
     assert 0 <= kaggle.answer("quota_lag_s").value < 60
 
 
+def test_a_gpu_probe_is_in_the_ledger_up_to_its_time_limit(
+    kaggle: Kaggle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log ends early, the run with its limit of two seconds; a second look adds nothing."""
+    live = kaggle.live()
+    live.notes.begin(4)
+    push = doctor_probe.probe_push(
+        live, 4, "gpu", {"seconds": 0, "reference": "", "reference_s": 0},
+        shape="NvidiaTeslaT4", timeout_s=2,
+    )  # fmt: skip
+    started = (datetime.now(UTC) - timedelta(seconds=50)).isoformat()
+    live.notes.put(4, ref="k", version=3, url="", since=started)
+    cancelled = KernelStatus("CANCEL_ACKNOWLEDGED", "")
+    monkeypatch.setattr(doctor_probe, "follow_kernel", lambda *_, **__: cancelled)
+    monkeypatch.setattr(live.remote, "kernel_log", lambda *_: (LogLine(0.5, "stdout", "on\n"),))
+    for _ in range(2):
+        doctor_probe.follow(live, 4, push)
+    (row,) = kaggle.records.select(HoursRow)
+    assert (row.subject, row.seconds, row.accelerator) == ("k/v3", 2.0, "NvidiaTeslaT4")
+
+
 def test_a_refused_gpu_names_the_phone_and_is_tried_anew(kaggle: Kaggle) -> None:
     kaggle.set(phone_verified=False)
     ended = kaggle.climb(4)[4]
@@ -263,6 +299,7 @@ def test_a_gpu_kernel_is_lied_to(kaggle: Kaggle, boxed) -> None:
 def test_a_limit_that_ends_as_an_error_is_told(kaggle: Kaggle, boxed) -> None:
     kaggle.set(timeout_status="ERROR")
     kaggle.climb(4)
+    assert kaggle.hours() == [("kernel", kaggle.version(1), "NvidiaTeslaT4", True)]
     assert kaggle.answer("timeout_honoured").value is True
     assert kaggle.answer("timeout_status").state == "contradicted"
     assert kaggle.answer("machine") is None
@@ -287,7 +324,11 @@ def test_a_submission_tells_of_reruns(kaggle: Kaggle, boxed, setting, rerun, bil
     assert (found.value if found else None) == billed
     assert len(kaggle.remote().submissions(slug)) == 1
     kaggle.climb(5)
-    assert len(kaggle.remote().submissions(slug)) == 1
+    (sent,) = kaggle.remote().submissions(slug)
+    assert kaggle.hours() == [
+        ("kernel", kaggle.version(1), "NvidiaTeslaT4", True),
+        ("submission", str(sent.ref), "" if rerun == "none" else "NvidiaTeslaT4", True),
+    ]
 
 
 def test_a_submission_needs_a_competition(kaggle: Kaggle) -> None:
@@ -354,6 +395,7 @@ def test_a_push_whose_note_was_lost_is_found_and_not_repeated(
     assert kaggle.answer("mount_layout") is None
     assert kaggle.answer("internet_off").state == "verified"
     assert kaggle.remote().kernel_version(f"{kaggle.folder.name}/kagflow-probe")[0] == 1
+    assert kaggle.hours() == [("kernel", kaggle.version(1), "None", True)]
 
 
 @pytest.mark.slow
