@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kagflow.cli import remotes
+from kagflow.cli import guard, remotes
 from kagflow.cli.session import Session
 from kagflow.workspace import user_state
 
@@ -58,12 +58,12 @@ def learn(session: Session, plan: SubmitPlan, receipt: Path) -> None:
     known = [one.there for one in costs.read(state) if one.subject == subject]
     if pair.there not in known:
         costs.note(state, pair)
-        session.out.say(f"kept what {subject} took an image on {plan.accelerator}")
+        session.out.say(f"kept what {subject} took an image on {guard.named(plan.accelerator)}")
 
 
 def rows(receipt: Receipt) -> list[tuple[str, Any]]:
     """Return the lines of a receipt's table about time, none where nothing was measured."""
-    minutes, where = receipt.projected_minutes, receipt.accelerator or "Kaggle's machine"
+    minutes, where = receipt.projected_minutes, receipt.where
     if minutes is None:
         return []
     images, limit = receipt.projected_images, f"limit {receipt.limit_minutes:.0f} min"

@@ -25,6 +25,13 @@ def on_cpu(known: Known) -> Known:
     return replace(known, config=config)
 
 
+def named(accelerator: str | None) -> str:
+    """Return a machine shape in words."""
+    from kagflow.ship.hours import family
+
+    return str(accelerator) if family(accelerator or "") else "no accelerator"
+
+
 def measured(packed: Packed, how: How) -> Measured:
     """Return what a pack's rehearsal measured, nothing where there was none."""
     from kagflow.rehearse.receipt import read_receipt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kagflow.cli import guard
 from kagflow.cli.session import Session
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def _explained(session: Session, row: SubmissionRow) -> dict[str, Any]:
     if row.status == "scored":
         return {}
     if row.status != "failed":
-        return {"next": f"{session.command('submit')} continues it"}
+        does = "submits its finished run" if row.status == "ran" else "continues it"
+        return {"next": f"{session.command('submit')} {does}"}
     detail = row.detail or {}
     found = cause(row.error or "", [detail.get("telling") or "", *(detail.get("log") or [])])
     if found is None:
@@ -99,7 +101,7 @@ def _facts(row: SubmissionRow) -> list[tuple[str, object]]:
         ("rehearsal", row.receipt),
         ("CV", f"{_number(row.cv_crossfitted)} cross-fitted, {_number(row.cv_naive)} naive, "
                f"all-empty {_number(row.floor)}, on {row.cv_images} images ({row.cv_label})"),
-        ("kernel", f"{row.kernel} version {row.kernel_version}, {row.accelerator}"
+        ("kernel", f"{row.kernel} version {row.kernel_version}, {guard.named(row.accelerator)}"
                    if row.kernel else None),
         ("datasets", ", ".join(row.datasets)),
         ("minutes", _minutes(row)),

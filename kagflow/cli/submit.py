@@ -18,7 +18,7 @@ from kagflow.errors import RefusedError
 from kagflow.workspace import user_state
 
 # Of what a rehearsal could not prove, these are worth a line of their own.
-SHOWN = ("python:", "torch:", "numpy:", "gpu:", "the list")
+SHOWN = ("python:", "torch:", "numpy:", "gpu:", "stand-in:", "the list")
 
 if TYPE_CHECKING:
     from kagflow.rehearse.receipt import Receipt
@@ -118,7 +118,8 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
         ("score out of fold", f"{score:.4f} ({cv['label']}), all-empty {cv['floor']:.4f}"),
         *((one.part, f"{one.push.ref} version {one.version}, {_upload(one)}")
           for one in plan.datasets),
-        ("kernel", f"{plan.kernel}, {plan.kernel_type}, {plan.accelerator}, internet off, private"),
+        ("kernel", f"{plan.kernel}, {plan.kernel_type}, {guard.named(plan.accelerator)}, "
+                   "internet off, private"),
         ("machine received", plan.machine or "not known: kagflow doctor --live tells"),
         ("session ends after", f"{plan.timeout_s / 60:.0f} min{_unless(plan)}"),
         ("submissions left today", plan.submissions_left),
@@ -134,7 +135,6 @@ def rehearse(
 
     A receipt that leaves images open does not answer for a `full` rehearsal.
     """
-    from kagflow import fingerprint
     from kagflow.rehearse.receipt import read_receipt
     from kagflow.rehearse.rehearsal import Limits, RehearsalSpec
     from kagflow.rehearse.rehearsal import rehearse as run
@@ -159,7 +159,7 @@ def rehearse(
         task=known.config.task(),
         rerun_kind=rerun_kind(session, known),
         limits=Limits(limits.inference_minutes, limits.memory_gb, hidden),
-        fingerprint=fingerprint.load(packed.pack.env.manifest["image"], session.workspace.targets),
+        fingerprint=kernels.image(session, packed),
         full=full,
         accelerator=known.config.accelerator,
         pairs=calibration.pairs(session, known.config.accelerator),

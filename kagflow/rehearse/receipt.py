@@ -77,6 +77,12 @@ class Receipt:
         """Return the largest memory of any run."""
         return max((run.peak_bytes for run in self.runs), default=0)
 
+    @property
+    def where(self) -> str:
+        """Name the machine that minutes are projected for."""
+        names = {"": "Kaggle's machine", "None": "Kaggle's CPU"}
+        return names.get(self.accelerator, self.accelerator)
+
     def write(self, path: Path) -> None:
         """Write the receipt as JSON."""
         durable.write_json(path, asdict(self))

@@ -25,7 +25,7 @@ def settle(receipt: Receipt, pairs: Iterable[Pair] = (), accelerator: str = "") 
     if receipt.verdict == "red":
         return receipt
     found = _projection(receipt, pairs)
-    note = _note(receipt, found, accelerator)
+    note = _note(replace(receipt, accelerator=accelerator), found)
     others = [text for text in receipt.warnings if text != receipt.time_note]
     receipt = replace(
         receipt,
@@ -63,8 +63,8 @@ def _verdict(receipt: Receipt) -> Verdict:
     return "green" if p95 <= most and receipt.layer in STRONG else "yellow"
 
 
-def _note(receipt: Receipt, found: Projection | None, accelerator: str) -> str:
-    where = accelerator or "Kaggle's machine"
+def _note(receipt: Receipt, found: Projection | None) -> str:
+    where = receipt.where
     limit = receipt.limit_minutes or float("inf")
     if found is None or found.p95 is None:
         said = f"{_UNCALIBRATED}: they were measured on this machine, not on {where}"
@@ -80,7 +80,7 @@ def _too_slow(receipt: Receipt) -> str:
     limit = receipt.limit_minutes or 0.0
     return (
         f"{receipt.projected_minutes:.1f} minutes (P95 {receipt.projected_p95:.1f}) are projected "
-        f"for {receipt.projected_images} images on {receipt.accelerator}, and 80% of the limit are "
+        f"for {receipt.projected_images} images on {receipt.where}, and 80% of the limit are "
         f"{GOOD * limit:.1f}: the rerun would give up views and members; "
         f"kagflow ensemble --minutes {GOOD * limit:.0f} chooses what fits"
     )

@@ -67,7 +67,8 @@ class SubmissionRow:
     """One attempt to submit one pack; minutes, hours, scores are None until they are known.
 
     `datasets` are the pinned versions that the kernel mounts: owner/slug/version.
-    `status`: planned, running, submitted, scored, failed (the kernel, or scoring where `ref` is).
+    `status`: planned, running, ran (not submitted yet), submitted, scored, failed (the kernel, or
+    scoring where `ref` is).
     """
 
     profile: str

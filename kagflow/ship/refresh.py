@@ -13,8 +13,8 @@ from kagflow.ship.remote import Remote
 def refresh(records: Records, remote: Remote, *, profile: str) -> list[SubmissionRow]:
     """Return the pending submissions of this account as they now are.
 
-    One whose kernel is done but that was never submitted stays as it is, its hours noted: only
-    `submit` submits. Raises what Kaggle answers with.
+    One whose kernel is done but that was never submitted has `ran`, its hours noted: only `submit`
+    submits. Raises what Kaggle answers with.
     """
     account = remote.account()
     return [
@@ -38,8 +38,10 @@ def _asked(records: Records, remote: Remote, row: SubmissionRow) -> SubmissionRo
     if not status.ended:
         return row
     log = remote.kernel_log(kernel, version)
-    settle.end_run(records, row, status, log, noticed=True)
-    return row if status.complete else settle.run_failed(records, row, status, log)
+    closed = settle.end_run(records, row, status, log, noticed=True)
+    if not status.complete:
+        return settle.run_failed(records, row, status, log)
+    return settle.ran(records, row, closed.seconds or 0.0)
 
 
 def _pushed(records: Records, remote: Remote, row: SubmissionRow) -> SubmissionRow:

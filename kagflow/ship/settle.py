@@ -64,6 +64,12 @@ def end_run(
     return hours.end(records, stretch, seconds=told, noticed=noticed)
 
 
+def ran(records: Records, row: SubmissionRow, seconds: float) -> SubmissionRow:
+    """Note that a kernel's run came to its end; one that was submitted stays that."""
+    status = "ran" if row.status in {"planned", "running"} else row.status
+    return _update(records, row, status=status, real_minutes=seconds / 60)
+
+
 def run_failed(
     records: Records, row: SubmissionRow, status: KernelStatus, log: Sequence[LogLine]
 ) -> SubmissionRow:

@@ -147,7 +147,7 @@ class _Attempt:
             return {"seconds": closed.seconds, "costs": told}
 
         got = self.steps.once("run", {"kernel": kernel, "version": version}, wait)
-        return self._update(row, real_minutes=(got["seconds"] or 0.0) / 60)
+        return settle.ran(self.records, row, got["seconds"] or 0.0)
 
     def _submit(self, row: SubmissionRow) -> SubmissionRow:
         plan = self.plan

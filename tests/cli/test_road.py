@@ -142,7 +142,12 @@ def test_a_kernel_on_a_cpu_costs_no_hours_and_goes_on_without_us(
     assert (left["status"], left["kernel_version"], left["ref"]) == ("running", 2, None)
     assert "version 2 goes on without this machine" in left["detached"]
     assert f"kagflow history {left['pack']}" in left["detached"]
-    assert kagflow("history", left["pack"])["status"] == "running"
+    while (asked := kagflow("history", left["pack"]))["status"] == "running":
+        time.sleep(0.2)
+    assert (asked["status"], asked["explained"]["next"]) == (
+        "ran",
+        "kagflow submit --profile local submits its finished run",
+    )
     told = kagflow("submit", "--cpu", "--yes")
     plan, row = told["plan"], told["submission"]
     assert (row["attempt"], row["kernel_version"], row["status"]) == (2, 2, "scored")

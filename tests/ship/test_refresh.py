@@ -92,7 +92,7 @@ def test_a_finished_run_keeps_its_hours_and_is_not_submitted(
     sent(records)
     log = (LogLine(90.0, "stdout", "done\n"),)
     (row,) = refresh(records, Answers(tmp_path, "COMPLETE", "", log), profile="kaggle")
-    assert (row.status, row.ref) == ("running", None)
+    assert (row.status, row.ref, row.real_minutes) == ("ran", None, 1.5)
     (hours,) = records.select(HoursRow)
     assert hours.seconds == 90.0
 

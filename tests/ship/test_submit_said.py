@@ -236,20 +236,21 @@ def test_a_slot_that_others_hold_is_waited_for(sender) -> None:
 
 
 def test_a_dataset_version_that_failed_is_sent_again(sender) -> None:
-    """The version itself is broken, not only its state of the moment: its mark finds nothing."""
-    plan, store = sender.plan(), sender.served.store
-    sender.served.plan.set(named("dataset-failed"))
-    with pytest.raises(KagflowError, match="FAILED"):
-        execute(plan, sender.remote, sender.records)
-    sender.served.plan.set(())
-    store.execute(
-        "UPDATE dataset_version SET status = 'FAILED' WHERE dataset IN "
-        "(SELECT id FROM dataset WHERE owner = ?)",
-        (sender.name,),
-    )
+    """The versions themselves are broken, the first and its successor: their marks find nothing."""
+    store = sender.served.store
+    for _ in range(2):
+        sender.served.plan.set(named("dataset-failed"))
+        with pytest.raises(KagflowError, match="FAILED"):
+            sender.submit()
+        sender.served.plan.set(())
+        store.execute(
+            "UPDATE dataset_version SET status = 'FAILED' WHERE dataset IN "
+            "(SELECT id FROM dataset WHERE owner = ?)",
+            (sender.name,),
+        )
     row = sender.submit().row
-    assert [one.rpartition("/")[2] for one in row.datasets] == ["2", "1"]
-    assert sender.counts() == (3, 1, 1)
+    assert [one.rpartition("/")[2] for one in row.datasets] == ["3", "1"]
+    assert sender.counts() == (4, 1, 1)
 
 
 def test_hours_of_a_push_that_was_never_noted_are_found(sender, monkeypatch) -> None:
@@ -265,7 +266,7 @@ def test_hours_of_a_push_that_was_never_noted_are_found(sender, monkeypatch) -> 
     sender.wish = replace(first, pack=other)
     assert sender.submit().row.kernel_version == 2
     (found,) = refresh(sender.records, sender.remote, profile="local")
-    assert (found.kernel_version, found.status) == (1, "running")
+    assert (found.kernel_version, found.status) == (1, "ran")
     kernel = [row for row in sender.records.select(HoursRow) if row.kind == "kernel"]
     assert sorted(row.subject[-2:] for row in kernel) == ["v1", "v2"]
     assert all(row.ended for row in kernel)
