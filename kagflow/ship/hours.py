@@ -162,7 +162,7 @@ def ended_within(records: Records, seconds: float, **where: Any) -> float:
     """Sum the seconds of Kaggle's saved runs that ended no longer than `seconds` ago."""
     since = datetime.now(UTC) - timedelta(seconds=seconds)
     rows = records.select(HoursRow, place="kaggle", **where)
-    ended = (row for row in rows if row.kind == "kernel" and row.ended)
+    ended = (row for row in rows if row.kind in {"kernel", "train"} and row.ended)
     return sum(row.seconds or 0.0 for row in ended if moment(str(row.ended)) >= since)
 
 

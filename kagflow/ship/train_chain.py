@@ -221,12 +221,12 @@ class Chain:
             account=self.remote.account(),
             kind="train",
             competition=self.order.competition,
-            subject=f"{pushed['ref']}/v{pushed['version']}",
+            subject=", ".join(one.run for one in self.order.jobs),
             place="kaggle",
             accelerator=self.order.accelerator,
             started=str(pushed["at"]),
             forecast_seconds=float(pushed["seconds"]),
-            detail={"runs": [one.run for one in self.order.jobs]},
+            detail={"kernel": f"{pushed['ref']}/v{pushed['version']}"},
         )
         return hours.begin(self.records, row)
 
