@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,3 +96,113 @@ def test_a_host_trains_what_this_machine_would_have(box: Any, root: Path, kagflo
     assert there["score"] == here["score"]
     for name, data in kept.items():
         assert (folder / name).read_bytes() == data, name
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "kagflow.cli.app", "--json", *words]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def on_the_host(box: Any, name: str, child: subprocess.Popen[str]) -> Path:
+    """Wait until a file of a run is there on the host."""
+    home = box.folder / "home of the höst" / ".kagflow-host"
+    while not (found := list(home.glob(f"runs/*/*/fold*/{name}"))):
+        assert child.poll() is None, child.stderr and child.stderr.read()
+        time.sleep(0.02)
+    return Path(found[0])
+
+
+def weights(root: Path, run: str, fold: int) -> bytes:
+    return (root / "runs" / "shapes" / run / f"fold{fold}" / "best.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_attached_to_again(box: Any, root: Path, kagflow: Any) -> None:
+    """One training, one stretch in the ledger, and the weights of an unbroken run here."""
+    words = ("train", "epochs=60", "batch=4", "fold=0")
+    child = start(*words, "--on", "ssh:box")
+    on_the_host(box, "metrics.jsonl", child)
+    child.kill()
+    child.wait()
+    run = "tiny+batch=4+epochs=60"
+    (told,) = kagflow("train", "--on", "ssh:box", "--attach")["runs"]
+    assert (told["run"], told["finished"]) == (run, True)
+    jobs = box.folder / "home of the höst" / ".kagflow-host" / "jobs"
+    assert len(list(jobs.glob("*/job.json"))) == 1
+    (row,) = Records(Path(os.environ["KAGFLOW_HOME"])).select(HoursRow, competition="shapes")
+    assert row.ended is not None
+    assert row.seconds is not None
+    assert row.seconds > told["seconds"]
+    there = weights(root, run, 0)
+    shutil.rmtree(root / "runs")
+    kagflow(*words)
+    assert weights(root, run, 0) == there
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_it_and_a_stopped_run_goes_on(box: Any, root: Path, kagflow: Any) -> None:
+    """Stopped there by its process number, gone on with there, then from here: the same weights."""
+    words = ("train", "epochs=80", "batch=4", "fold=0", "--on", "ssh:box")
+    run = "tiny+batch=4+epochs=80"
+    child = start(*words)
+    on_the_host(box, "metrics.jsonl", child)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert json.loads(out)["remaining"] == [{"run": run, "fold": 0, "remaining": None}]
+    assert "--on ssh:box --attach" in err
+    stop = re.search(r"ssh box kill (\d+)", err)
+    assert stop is not None, err
+    os.kill(int(stop[1]), signal.SIGTERM)
+    kagflow(*words, "--attach")
+    assert "going on from step" not in kagflow.err
+    folder = root / "runs" / "shapes" / run / "fold0"
+    assert list(folder.glob("ckpt-*.pt"))
+    assert not (folder / "run.json").exists()
+    (told,) = kagflow(*words)["runs"]
+    assert "going on from step" in kagflow.err
+    assert told["finished"]
+    there = weights(root, run, 0)
+    shutil.rmtree(root / "runs")
+    kagflow(*words[:-2])
+    assert weights(root, run, 0) == there
+
+
+@pytest.mark.slow
+def test_what_was_begun_here_goes_on_there(box: Any, root: Path, kagflow: Any) -> None:
+    child = start("train", "epochs=80", "batch=4", "fold=0")
+    run = "tiny+batch=4+epochs=80"
+    folder = root / "runs" / "shapes" / run / "fold0"
+    while not (folder / "metrics.jsonl").is_file():
+        assert child.poll() is None, child.stderr and child.stderr.read()
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert list(folder.glob("ckpt-*.pt"))
+    (told,) = kagflow("train", "epochs=80", "batch=4", "fold=0", "--on", "ssh:box")["runs"]
+    assert told["finished"]
+    assert "going on from step" in kagflow.err
+    there = weights(root, run, 0)
+    shutil.rmtree(root / "runs")
+    kagflow("train", "epochs=80", "batch=4", "fold=0")
+    assert weights(root, run, 0) == there
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_past_what_fails(box: Any, root: Path, kagflow: Any) -> None:
+    """What fails says so in its own words; the finished one is here, and is not sent again."""
+    words = ("train", "epochs=2", "batch=4", "fold=0,1", "--on", "ssh:box")
+    told = kagflow(*words, "model.target=shapes.models:other,shapes.models:tiny", code=4)
+    assert [(one["fold"], one["finished"]) for one in told["runs"]] == [(0, True), (1, True)]
+    assert {one["fold"] for one in told["failed"]} == {0, 1}
+    assert all("on box: " in one["error"] for one in told["failed"])
+    assert all("has no 'other'" in one["error"] for one in told["failed"])
+    alone = kagflow(*WORDS, "fold=0", "model.target=shapes.models:other", "--on", "ssh:box", code=4)
+    assert "has no 'other'" in alone["error"]
+
+
+def test_there_is_nothing_to_attach_to(box: Any, root: Path, kagflow: Any) -> None:
+    told = kagflow("train", "--on", "ssh:box", "--attach", code=2)
+    assert "nothing of this was handed over to box" in told["error"]
+    told = kagflow(*WORDS, "fold=1", "--on", "ssh:-oProxyCommand=x", code=2)
+    assert "names no host" in told["error"]
