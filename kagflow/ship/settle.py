@@ -52,12 +52,25 @@ def end_run(
     A log ends with the last line, and a run that was cancelled went on to its time limit. Where no
     log tells and the end was only `noticed`, it took what was projected.
     """
+    limit_s = float((row.detail or {}).get("timeout_s") or 0.0)
     stretch = begin(records, row, "kernel")
+    return end_kernel(records, stretch, status, log, limit_s=limit_s, noticed=noticed)
+
+
+def end_kernel(
+    records: Records,
+    stretch: HoursRow,
+    status: KernelStatus,
+    log: Sequence[LogLine],
+    *,
+    limit_s: float,
+    noticed: bool = False,
+) -> HoursRow:
+    """Close a kernel's stretch as `end_run` does; it was to end after `limit_s` at the latest."""
     told = max((line.seconds for line in log), default=None)
     most = _passed(stretch)
     if status.name == CANCELLED:
-        limit = float((row.detail or {}).get("timeout_s") or 0.0)
-        seconds: float | None = max(told or 0.0, min(most, limit))
+        seconds: float | None = max(told or 0.0, min(most, limit_s))
         return hours.end(records, stretch, seconds=seconds, source="estimated", noticed=noticed)
     if told is None and noticed:
         told = most if stretch.forecast_seconds is None else min(most, stretch.forecast_seconds)

@@ -15,7 +15,7 @@ from typing import Any
 
 from kagflow.errors import RemoteError
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import budget, hours, train_order, train_pull
+from kagflow.ship import budget, hours, settle, train_order, train_pull
 from kagflow.ship.parts import Part
 from kagflow.ship.plan_datasets import plan_part
 from kagflow.ship.records import HoursRow, Records, StepRow, now
@@ -173,13 +173,15 @@ class Chain:
                 f"session {number}: {PAGE}/{ref}, version {version}, ends by itself after "
                 f"{float(pushed['seconds']) / 3600:.2f} h; only its page can stop it sooner"
             )
-            limit_s = float(pushed["seconds"]) + QUEUE_S
+            limit_s = float(pushed["seconds"])
+            ended = self.remote.kernel_status(ref, version).ended
             status = follow_kernel(
-                self.remote, ref, version, limit_s=limit_s, progress=self.progress
+                self.remote, ref, version, limit_s=limit_s + QUEUE_S, progress=self.progress
             )
             log = self.remote.kernel_log(ref, version)
-            took = max((line.seconds for line in log), default=None)
-            closed = hours.end(self.records, stretch, seconds=took)
+            closed = settle.end_kernel(
+                self.records, stretch, status, log, limit_s=limit_s, noticed=ended
+            )
             told = {"status": status.name, "seconds": closed.seconds or 0.0}
             return told | {"failed": [] if status.complete else said_of(ref, version, status, log)}
 

@@ -294,6 +294,17 @@ def test_a_failed_session_says_why_once_and_the_next_goes_on(away: Away) -> None
     assert away.made == unbroken()
 
 
+def test_a_session_that_was_stopped_counts_up_to_its_end(away: Away) -> None:
+    away.modes = {1: "late"}
+    with pytest.raises(RemoteError, match="ran past its time limit"):
+        away.run()
+    (row,) = away.records.select(HoursRow)
+    assert row.ended
+    assert row.source == "estimated"
+    assert away.run().sessions[0].left == {}
+    assert away.made == unbroken()
+
+
 def test_a_training_that_raises_is_told_with_its_last_lines(away: Away) -> None:
     away.modes = {1: "raise"}
     ended = away.run()
