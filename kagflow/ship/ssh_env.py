@@ -32,21 +32,24 @@ from kagflow.ship.wheels import missing_wheels, own_shelf
 
 # Gigabytes with what they need, and bound to the driver: never sent.
 HEAVY = frozenset({"torch", "torchvision"})
-NO_INDEX = re.compile(
-    r"No matching distribution|Could not find a version|NewConnectionError|Max retries|"
-    r"ConnectionError|name resolution|ConnectTimeout|No module named pip"
+# Also an index that lacks a version: pip then speaks of a conflict with the constraint.
+NOT_FOUND = re.compile(
+    r"ResolutionImpossible|No matching distribution|Could not find a version|Max retries|"
+    r"NewConnectionError|ConnectionError|name resolution|ConnectTimeout|No module named pip"
 )
-# Lays an environment over the Python that makes it, a virtual one included.
+# Lays an environment over the Python that runs this, a virtual one included.
 OVERLAY = """
-import site, sys, sysconfig, venv
+import sys, sysconfig, venv
 from pathlib import Path
 target = Path(sys.argv[1])
 venv.create(target, clear=True, symlinks=True, with_pip=True)
-name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+own |= {one + "/lib-dynload" for one in own}
+places = [one for one in sys.path if one and one not in own and not one.endswith(".zip")]
 if sys.argv[2] == "over":
-    places = [*site.getsitepackages(), sysconfig.get_paths()["platlib"]]
-    text = "".join(f"{one}\\n" for one in dict.fromkeys(places))
-    (target / "lib" / name / "site-packages" / "kagflow-host.pth").write_text(text)
+    name = "python{}.{}".format(*sys.version_info)
+    site = target / "lib" / name / "site-packages"
+    (site / "kagflow-host.pth").write_text("".join(one + chr(10) for one in places))
 """
 
 
@@ -90,7 +93,12 @@ def ready(link: Link, wanted: Needs) -> str:
     error = made.by_pip(asked, limits)
     if error is None:
         return python
-    if not NO_INDEX.search(error):
+    if "ensurepip" in error:
+        raise LocalError(
+            f"{base} on {link.host} cannot make an environment: it comes without ensurepip",
+            hint=f"apt install python3-venv there, or name another Python: {PYTHON}=/its/path",
+        )
+    if not NOT_FOUND.search(error):
         raise LocalError(
             f"pip on {link.host} failed: {last_line(error)}",
             hint=f"read its words above, or name a Python that has it all: {PYTHON}=/its/path",
@@ -149,8 +157,8 @@ class _Making:
         heavy = [one for one in lacks if normalise(Requirement(one).name) in HEAVY]
         if heavy:
             raise LocalError(
-                f"{host} reaches no package index and has no {' and '.join(heavy)}, which is too "
-                "large to send",
+                f"{host} has no {' and '.join(heavy)}, its pip finds none, and it is too large to "
+                "send",
                 hint=f"name a Python there that has torch: {PYTHON}=/its/path, or let its pip "
                 "reach an index",
             )
@@ -173,7 +181,7 @@ class _Making:
                 ).wheels
             except KagflowError as error:
                 raise LocalError(
-                    f"{host} reaches no package index, and not every wheel can be sent: "
+                    f"pip on {host} finds not all, and not every wheel can be sent: "
                     f"{error.message}",
                     hint=f"{PYTHON}=/its/path names a Python there that has it all",
                 ) from error

@@ -86,8 +86,8 @@ class Sshd:
             python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
             python.chmod(0o755)
 
-    def start(self) -> None:
-        """Start the server, with a home folder of the host's own."""
+    def start(self, *variables: str) -> None:
+        """Start the server, with a home folder of the host's own and more of its variables."""
         home = self.folder / "home of the höst"
         home.mkdir(exist_ok=True)
         settings = {
@@ -102,7 +102,8 @@ class Sshd:
             "KbdInteractiveAuthentication": "no",
             "PermitRootLogin": "yes",
             "MaxStartups": "100",
-            "SetEnv": f'"PATH={self.path}" "HOME={home}" OMP_NUM_THREADS=1 KAGFLOW_OFFLINE=1',
+            "SetEnv": f'"PATH={self.path}" "HOME={home}" OMP_NUM_THREADS=1 KAGFLOW_OFFLINE=1 '
+            + " ".join(variables),
         }
         text = "".join(f"{key} {value}\n" for key, value in settings.items())
         (self.folder / "sshd_config").write_text(text)
