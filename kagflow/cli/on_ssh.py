@@ -6,10 +6,10 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from kagflow.cli import away, jobs, words
+from kagflow.cli import away, competitions, jobs, words
 from kagflow.cli.executors import Order
 from kagflow.cli.jobs import Job
 from kagflow.cli.ssh_outcome import Told, outcome
@@ -35,13 +35,14 @@ class OnSsh:
         """Hand over unless handed over before, follow, bring back verified.
 
         Raises what `Link.open` raises, LocalError for what the host lacks, UsageError where there
-        is nothing to attach to.
+        is nothing to attach to or nothing was fetched.
         """
         if order.planned and all(_finished(job) for job in order.planned):
             return outcome(order, Told())
+        ground = _ground(order)
         with Link(self.host, order.session.out.progress()) as link:
             _introduce(order, link)
-            return _Visit(order, link, _ground(order)).run(attach=attach)
+            return _Visit(order, link, ground).run(attach=attach)
 
 
 @dataclass
@@ -60,8 +61,10 @@ class _Visit:
             if standing.state != "none":
                 self._count(planned, standing)
                 self._bring(planned)
-            left = away.unfinished(replace(self.order, planned=tuple(planned)))
-            if attach or not left:
+            if attach:
+                return self._came(job, planned, standing)
+            left = away.unfinished(self.order)
+            if not left:
                 return self._came(job, planned, standing)
             standing = self._hand_over(job, left)
         return self._follow(job, planned, standing)
@@ -173,6 +176,7 @@ def _introduce(order: Order, link: Link) -> None:
 
 
 def _ground(order: Order) -> Ground:
+    competitions.manifest(order.session.workspace, order.known)
     workspace, name, spec = order.session.workspace, order.known.name, order.known.config.task()
     return Ground(workspace, name, spec, tuple(_caches(order, workspace.data(name), spec)))
 

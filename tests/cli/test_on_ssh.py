@@ -206,3 +206,6 @@ def test_there_is_nothing_to_attach_to(box: Any, root: Path, kagflow: Any) -> No
     assert "nothing of this was handed over to box" in told["error"]
     told = kagflow(*WORDS, "fold=1", "--on", "ssh:-oProxyCommand=x", code=2)
     assert "names no host" in told["error"]
+    shutil.rmtree(root / "data")
+    told = kagflow("train", "--on", "ssh:box", "--attach", code=2)
+    assert "has not been fetched" in told["error"]
