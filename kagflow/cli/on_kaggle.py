@@ -42,6 +42,8 @@ class OnKaggle:
         from kagflow.ship.records import Records
 
         away.check(order.how)
+        if order.hours is not None and order.hours <= 0:
+            raise UsageError(f"--hours {order.hours:g} is no time", hint="--hours 12")
         remote, records = remotes.open_remote(order.session), Records(user_state())
         if attach and not order.planned:
             order, key = _newest(order, records)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from kagflow.errors import DataError, RemoteError
+from kagflow.errors import DataError, NetworkError, RemoteError
 from kagflow.rehearse import app, server, settings
 from kagflow.rehearse.runner import Runner
 from kagflow.rehearse.sandbox import SandboxResult
@@ -282,6 +282,28 @@ def test_a_slot_is_waited_for(away: Away, kaggle, monkeypatch) -> None:
     away.run()
     assert waited
     assert away.made == unbroken()
+
+
+@pytest.mark.parametrize("method", ["SaveKernel", "CreateDataset"])
+def test_a_lost_answer_makes_nothing_twice(away: Away, method: str) -> None:
+    remote = away.make_remote()
+    call, sent = remote.transport.call, []
+
+    def losing(service, name, request, response_type):
+        answer = call(service, name, request, response_type)
+        if name == method:
+            sent.append(name)
+            if len(sent) == 1:
+                raise NetworkError("the answer was lost")
+        return answer
+
+    remote.transport.call, remote.transport.sleep = losing, lambda _: None
+    away.make_remote = lambda: remote
+    ended = away.run()
+    assert away.made == unbroken()
+    assert [one.version for one in ended.sessions] == [1, 1, 2]
+    for part in away.parts:
+        assert remote.dataset(f"{remote.account()}/kagflow-tiny-{part.name}").current == 1
 
 
 def test_a_failed_session_says_why_once_and_the_next_goes_on(away: Away) -> None:
