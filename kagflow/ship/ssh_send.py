@@ -44,7 +44,13 @@ def send(link: Link, folder: str, root: Path, files: Files, *, what: str) -> str
         lack = ask(link, "lacking", folder=folder, files=dict(files))
         if lack["there"]:
             return path
-        _transfer(link, root, files, lack, what=what)
+        try:
+            _transfer(link, root, files, lack, what=what)
+        except DataError:
+            # Another command may have sent the same, and have given it its name meanwhile.
+            if ask(link, "exists", name=folder)["there"]:
+                return path
+            raise
         wrong = ask(link, "settle", folder=folder, files=dict(files))["wrong"]
         if not wrong:
             return path

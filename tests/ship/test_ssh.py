@@ -217,6 +217,14 @@ def test_a_file_that_arrives_changed_is_refused(
     assert not (Path(link.home) / "data" / "one").exists()
 
 
+def test_two_that_send_the_same_do_not_trip_each_other(
+    link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, data = folder(tmp_path / "here", a="one"), Path(link.home) / "data"
+    wrapper(tmp_path, monkeypatch, f'"$real" "$@"; mv "{data}/.one.part" "{data}/one"; exit 23')
+    assert listed(Path(send(link, "data/one", here, listed(here), what="x"))) == listed(here)
+
+
 def test_what_does_not_fit_is_not_begun(link: Link, tmp_path: Path) -> None:
     here = folder(tmp_path / "here", a="one")
     with pytest.raises(LocalError, match="GB are free"):
