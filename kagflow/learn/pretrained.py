@@ -47,6 +47,43 @@ def start_model(
     return model
 
 
+def hub_files(spec: Mapping[str, Any], *, classes: int) -> dict[str, Path]:
+    """Return the files that `imagenet` weights come from, by their places in the hub's cache.
+
+    Fetches what this machine's cache lacks. Raises NetworkError where the hub does not answer.
+    """
+    from huggingface_hub import constants
+
+    with _noting_downloads() as found:
+        _from_hub(spec, classes)
+    cache = Path(constants.HF_HUB_CACHE)
+    repositories = {cache / path.relative_to(cache).parts[0] for path in found}
+    # Which snapshot a name means is a file of its own.
+    names = [one for repository in repositories for one in (repository / "refs").rglob("*")]
+    files = [path for path in (*found, *names) if path.is_file()]
+    return {path.relative_to(cache).as_posix(): path.resolve() for path in files}
+
+
+@contextmanager
+def _noting_downloads() -> Iterator[set[Path]]:
+    from huggingface_hub import file_download
+
+    # Libraries hold the public function by its name: what it calls is the one place to listen.
+    name, found = "_hf_hub_download_to_cache_dir", set[Path]()
+    fetch = getattr(file_download, name)
+
+    def noting(**given: Any) -> Any:
+        path = fetch(**given)
+        found.add(Path(path))
+        return path
+
+    setattr(file_download, name, noting)
+    try:
+        yield found
+    finally:
+        setattr(file_download, name, fetch)
+
+
 def load_packaged(model: nn.Module, spec: Mapping[str, Any]) -> Taken:
     """Fill the encoder of an smp or timm model from its package.
 

@@ -24,6 +24,7 @@ from kagflow.cli.session import Session
 from kagflow.cli.sweep import Outcome
 from kagflow.cli.training import How
 from kagflow.errors import RefusedError, RemoteError, UsageError
+from kagflow.learn import pretrained
 from kagflow.output import Output
 from kagflow.rehearse import sandbox, server, settings
 from kagflow.ship import load, parts, train_chain, train_order
@@ -175,6 +176,24 @@ def test_what_is_handed_over_is_the_command_itself_and_all_it_needs(stage: Stage
     places = chain.parts[1].manifest["places"]
     assert {"competitions/shapes/models.py", ".kagflow/local/data/shapes/folds.csv"} <= set(places)
     assert not any("images" in one for one in places)
+
+
+def test_weights_of_the_hub_go_along(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(tmp_path / "model.safetensors", "weights")
+    asked = []
+
+    def files(model: Any, *, classes: int) -> dict[str, Path]:
+        asked.append((model["target"], classes))
+        return {"models--a/snapshots/0/model.safetensors": tmp_path / "model.safetensors"}
+
+    monkeypatch.setattr(pretrained, "hub_files", files)
+    stage.train("fold=0", "weights=imagenet")
+    assert asked == [("shapes.models:tiny", 3)]
+    places = stage.chains[0].parts[1].manifest["places"]
+    digest = durable.sha256_file(tmp_path / "model.safetensors")
+    assert places["hub/models--a/snapshots/0/model.safetensors"] == digest
 
 
 def test_the_same_training_is_the_same_order_and_other_code_another(stage: Stage) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from kagflow.errors import NetworkError, UsageError
 from kagflow.infer.models import build_model
@@ -127,3 +131,32 @@ class Answering:
     @staticmethod
     def head(url, timeout):
         assert timeout <= 10
+
+
+def test_the_hubs_files_serve_in_another_cache(tmp_path, monkeypatch):
+    """What a training elsewhere is given in place of a hub that it cannot reach."""
+    name, here = "resnet10t.c3_in1k", tmp_path / "here"
+    folder = here / f"models--timm--{name}"
+    snapshot = folder / "snapshots" / "0123456789012345678901234567890123456789"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(snapshot.name)
+    torch.manual_seed(7)
+    stored = timm.create_model(name, pretrained=False).state_dict()
+    save_file(stored, snapshot / "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here))
+    spec = {"target": "timm", "kwargs": {"name": name, "in_chans": 3}}
+    found = pretrained.hub_files(spec, classes=3)
+    assert {Path(place).name for place in found} == {"model.safetensors", "main"}
+
+    there = tmp_path / "there"
+    for place, path in found.items():
+        (there / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, there / place)
+    shutil.rmtree(here)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(there))
+    torch.manual_seed(8)
+    made = start_model(spec, classes=3, weights="imagenet").state_dict()
+    kept = [key for key in stored if not key.startswith("fc.")]
+    assert all(torch.equal(made[key], stored[key]) for key in kept)
