@@ -12,7 +12,7 @@ from typing import Any
 
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
-from kagflow.ship import assumptions, load, pack, parts, whole
+from kagflow.ship import load, pack, parts, whole
 from kagflow.ship.budget import Action, Judgement
 from kagflow.ship.hours import family
 from kagflow.ship.parts import Part
@@ -144,12 +144,6 @@ def session_s(order: TrainOrder, judgement: Judgement, *, spent_s: float) -> flo
     if judgement.left is None or order.over_quota:
         return most
     return min(most, judgement.left)
-
-
-def longest(remote: Remote, seconds: float) -> float:
-    """Return the longest that a session may last whatever it was told."""
-    honoured = assumptions.value(remote.state, "timeout_honoured")
-    return seconds if honoured else max(seconds, 12 * 3600.0)
 
 
 def reserve(seconds: float) -> float:
