@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,7 @@ def outcome(order: Order, told: Told, planned: Sequence[Job] | None = None) -> O
         else:
             found.failed.append(_failure(job, told, said))
     if len(planned) == 1 and found.failed:
-        (one,) = found.failed
-        error = RemoteError(one.error, hint=one.hint)
-        raise error
+        raise RemoteError(found.failed[0].error, hint=found.failed[0].hint)
     return found
 
 
@@ -83,8 +82,16 @@ def _failure(job: Job, told: Told, said: Sequence[Mapping[str, Any]]) -> Failure
     hint = "the same command goes on from the last checkpoint"
     if own is not None:
         return Failure(job, f"on {told.host}: {own['error']}", own["hint"] or hint, 4)
-    how = "ended without a word" if told.code is None else f"ended with {told.code}"
+    how = _ended(told.code)
     likely = cause("", told.tail)
     why = f"; likely {likely.name}: {likely.line}" if likely else ""
     last = "".join(f"\n  {line}" for line in told.tail[-LAST_LINES:])
     return Failure(job, f"{job.label} on {told.host} {how}{why}{last}", hint, 4)
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "ended without a word: the host may have restarted"
+    if code == -signal.SIGKILL:
+        return "was killed: memory may have run out"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"

@@ -20,6 +20,9 @@ import numpy as np
 import pytest
 
 from kagflow.cli.app import main
+from kagflow.cli.jobs import Job
+from kagflow.cli.ssh_outcome import Told, outcome
+from kagflow.errors import RemoteError
 from kagflow.ship.records import HoursRow, Records
 from kagflow.task.folds import write_folds
 
@@ -209,3 +212,23 @@ def test_there_is_nothing_to_attach_to(box: Any, root: Path, kagflow: Any) -> No
     shutil.rmtree(root / "data")
     told = kagflow("train", "--on", "ssh:box", "--attach", code=2)
     assert "has not been fetched" in told["error"]
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "said"),
+    [
+        (1, ("epoch 1", "torch.OutOfMemoryError: CUDA out of memory."), "likely out of memory"),
+        (1, ("ModuleNotFoundError: No module named 'smp'",), "likely a module is missing"),
+        (-9, ("epoch 1",), "was killed: memory may have run out\n  epoch 1"),
+        (None, (), "ended without a word"),
+    ],
+)
+def test_a_death_is_explained_by_its_last_words(
+    tmp_path: Path, code: int | None, tail: tuple[str, ...], said: str
+) -> None:
+    job: Any = Job("run", 0, None, tmp_path / "fold0")  # type: ignore[arg-type]
+    order: Any = None
+    with pytest.raises(RemoteError) as caught:
+        outcome(order, Told("box", code, tail=tail), [job])
+    assert said in caught.value.message
+    assert "run fold 0 on box" in caught.value.message
