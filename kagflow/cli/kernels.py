@@ -1,15 +1,18 @@
-"""The kernel of a pack, written beside it, in the form that the command line asks for."""
+"""The kernel of a pack, written beside it as the command line asks, and what it is made for."""
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kagflow.cli.competitions import Known
 from kagflow.cli.pack import Packed
+from kagflow.cli.session import Session
 
 if TYPE_CHECKING:
+    from kagflow.fingerprint import Fingerprint
     from kagflow.ship.kernel import Kernel
 
 
@@ -52,3 +55,16 @@ def beside(packed: Packed, suffix: str, notebook: bool) -> Path:
     """Return a file or folder beside a pack; what comes of a notebook has a name of its own."""
     form = "notebook." if notebook else ""
     return packed.pack.path.with_name(f"{packed.pack.hash}.{form}{suffix}")
+
+
+def image(session: Session, packed: Packed) -> Fingerprint:
+    """Return the image of a pack, after a look for wheels that stand in here for what it holds."""
+    from kagflow import fingerprint
+    from kagflow.ship.stand_ins import provide
+    from kagflow.ship.wheels import own_shelf
+
+    found = fingerprint.load(packed.pack.env.manifest["image"], session.workspace.targets)
+    with tempfile.TemporaryDirectory(prefix="kagflow-stand-ins-") as work:
+        for said in provide(packed.pack.path / "env", found, own_shelf(Path(work))):
+            session.out.say(said)
+    return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kagflow import standins
+from kagflow.fingerprint import Fingerprint
 from kagflow.rehearse.interpreter import Interpreter
 from kagflow.rehearse.view import View
 
@@ -17,6 +19,7 @@ Layout = Literal["nested", "flat"]
 SCRIPT = "/kaggle/src/script.py"
 WORKING = "/kaggle/working"
 INPUT = "/kaggle/input"
+STAND_INS = "/kaggle/stand-ins"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/sys")
 # Only what programs need to run: the rest of /etc tells of this machine and may hold secrets.
 _ETC = [
@@ -109,6 +112,20 @@ def kaggle(
         Mount("read", SCRIPT, str(script.resolve())),
         Mount("write", WORKING, str(working.resolve())),
     ]
+
+
+def stand_ins(folders: Iterable[Path], fingerprint: Fingerprint) -> list[Mount]:
+    """List the mounts that show what is installed for wheels that this Python refuses.
+
+    A wheel without a stand-in has an empty folder, or one with the reason: the kernel says so.
+    """
+    mounts = []
+    for wheel in sorted({name for one in folders for name in standins.foreign(one, fingerprint)}):
+        place = standins.folder(wheel)
+        kind: Kind = "read" if place.is_dir() else "tmpfs"
+        source = str(place.resolve()) if place.is_dir() else ""
+        mounts.append(Mount(kind, f"{STAND_INS}/{wheel}", source))
+    return mounts
 
 
 def environment(interpreter: Interpreter, *, rerun: bool, image: str = "") -> dict[str, str]:

@@ -14,9 +14,8 @@ from typing import Any, Literal
 from kagflow.errors import DataError
 from kagflow.fingerprint import Fingerprint
 from kagflow.progress import QUIET, Progress
-from kagflow.rehearse import sandbox, trial, verdict
+from kagflow.rehearse import foreign, sandbox, trial, verdict
 from kagflow.rehearse.cells import code_of
-from kagflow.rehearse.foreign import unsupported
 from kagflow.rehearse.plan import Layout
 from kagflow.rehearse.receipt import Receipt, Run
 from kagflow.rehearse.sandbox import Layer, SandboxResult, SandboxSpec
@@ -161,6 +160,7 @@ def _run(
     box = _box(spec, spec.kernel, working, shown.folder)
     result = sandbox.run(replace(box, rerun=rerun, layout=layout))
     failure = verdict.judge(result, working, spec.task, shown)
+    failure = foreign.attributed(failure, spec.pack / "env", spec.fingerprint)
     report = verdict.read_report(working)
     run = Run(
         mode="rerun" if rerun else "save",
@@ -220,7 +220,7 @@ def _receipt(
     ended: list[_Ended],
 ) -> Receipt:
     last = ended[-1]
-    failure = last.failure or _leak(held) or _foreign(spec)
+    failure = last.failure or _leak(held) or foreign.refused(spec.pack / "env", spec.fingerprint)
     images = _hidden_images(spec)
     pace = _pace(last)
     minutes = None if pace is None else round((pace[0] + pace[1] * images) / 60, 2)
@@ -254,11 +254,6 @@ def _receipt(
 def _leak(held: Mapping[str, bool]) -> Failure | None:
     open_ = ", ".join(name for name, ok in held.items() if not ok)
     return Failure(verdict.THREW, f"the sandbox does not hold: not {open_}") if open_ else None
-
-
-def _foreign(spec: RehearsalSpec) -> Failure | None:
-    text = unsupported(spec.pack / "env", spec.fingerprint)
-    return Failure(verdict.THREW, text) if text else None
 
 
 def _pace(ended: _Ended) -> tuple[float, float] | None:

@@ -111,6 +111,7 @@ def run(
             kernels=spec.kernels,
             layout=spec.layout,
         ),
+        *plan.stand_ins(spec.datasets.values(), spec.fingerprint),
     ]
     outcome = _start(
         layer,

@@ -107,6 +107,12 @@ def lines(log: Sequence[LogRecord]) -> list[str]:
     return "".join(record["data"] for record in log).splitlines()
 
 
+def missing(text: str) -> str:
+    """Return the module that an error could not import, "" for another error."""
+    found = _MODULE.search(text)
+    return found[1] if found else ""
+
+
 def _hidden_failure(
     log: Sequence[LogRecord], report: dict[str, Any], trial: Trial
 ) -> Failure | None:

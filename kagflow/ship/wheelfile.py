@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from email.message import Message
 from email.parser import BytesParser
 from importlib.metadata import Distribution, PackagePath
@@ -56,20 +56,30 @@ def write_wheel(
 
 def pure_tag(distribution: Distribution) -> str | None:
     """Return the file name's tag of an installed pure Python distribution, None when compiled."""
-    wheel = BytesParser().parsebytes((distribution.read_text("WHEEL") or "").encode())
-    tags = [tag for text in wheel.get_all("Tag", []) for tag in parse_tag(text)]
+    tags = _installed_tags(distribution)
     if not tags or any((tag.abi, tag.platform) != ("none", "any") for tag in tags):
         return None
-    return ".".join(sorted({tag.interpreter for tag in tags})) + "-none-any"
+    return _compressed(tags)
 
 
-def rebuild(distribution: Distribution, folder: Path) -> Path:
+def _installed_tags(distribution: Distribution) -> list[Tag]:
+    wheel = BytesParser().parsebytes((distribution.read_text("WHEEL") or "").encode())
+    return [tag for text in wheel.get_all("Tag", []) for tag in parse_tag(text)]
+
+
+def _compressed(tags: Iterable[Tag]) -> str | None:
+    parts = [(tag.interpreter, tag.abi, tag.platform) for tag in tags]
+    return "-".join(".".join(sorted(set(part))) for part in zip(*parts, strict=True)) or None
+
+
+def rebuild(distribution: Distribution, folder: Path, *, compiled: bool = False) -> Path:
     """Make the wheel again from which a pure Python distribution was installed.
 
-    Raises LocalError for a compiled or editable one, DataError where a file has changed since.
+    `compiled` takes any, for this machine's own Python. Raises LocalError for another compiled or
+    an editable one, DataError where a file has changed since.
     """
     label = f"{distribution.name} {distribution.version}"
-    tag = pure_tag(distribution)
+    tag = _compressed(_installed_tags(distribution)) if compiled else pure_tag(distribution)
     if tag is None:
         raise LocalError(f"{label} is compiled here: it can't be rebuilt for another Python")
     if (
