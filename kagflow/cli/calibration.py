@@ -40,8 +40,8 @@ def learn(session: Session, plan: SubmitPlan, receipt: Path) -> None:
     from kagflow.task.costs import Costs, Pair
 
     records = Records(user_state())
-    where = {"profile": plan.profile, "account": plan.account, "competition": plan.competition}
-    rows = records.select(SubmissionRow, pack=plan.pack, attempt=plan.attempt, **where)
+    whose = {"profile": plan.profile, "account": plan.account, "competition": plan.competition}
+    rows = records.select(SubmissionRow, pack=plan.pack, attempt=plan.attempt, **whose)
     results = [
         dict(step.result or {})
         for row in rows
@@ -58,7 +58,11 @@ def learn(session: Session, plan: SubmitPlan, receipt: Path) -> None:
     known = [one.there for one in costs.read(state) if one.subject == subject]
     if pair.there not in known:
         costs.note(state, pair)
-        session.out.say(f"kept what {subject} took an image on {guard.named(plan.accelerator)}")
+        where = guard.named(plan.accelerator)
+        if plan.profile == "local":
+            # The embedded Kaggle grants any accelerator and runs all on the machine that it is on.
+            where = f"this machine, which stands in for {where}"
+        session.out.say(f"kept what {subject} took an image on {where}")
 
 
 def rows(receipt: Receipt) -> list[tuple[str, Any]]:
