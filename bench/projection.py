@@ -100,9 +100,9 @@ def run(made: Path, frames: Path, *, threads: int, rerun: bool) -> Costs:
     return Costs.from_dict(told["costs"])
 
 
-def main() -> int:
-    """Calibrate, project, run; print the errors."""
-    cores, off = os.cpu_count() or 2, []
+def measure() -> tuple[list[str], float]:
+    """Calibrate, project, run; return a line for each recipe and the largest error."""
+    cores, lines, off = os.cpu_count() or 2, [], []
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         few, many = data(home / "few", REHEARSED), data(home / "many", HIDDEN)
@@ -115,14 +115,19 @@ def main() -> int:
             found = project(run(made, few, threads=cores, rerun=True), [pair], HIDDEN)
             real = run(made, many, threads=1, rerun=True).total / 60
             off.append(found.minutes / real - 1)
-            print(
-                f"{recipe.arch} {recipe.encoder} {recipe.size}, {HIDDEN} images: projected "
-                f"{60 * found.minutes:.1f} s (P95 {60 * (found.p95 or 0):.1f}), real "
-                f"{60 * real:.1f} s, {off[-1]:+.1%}; {found.said}",
-                flush=True,
+            lines.append(
+                f"{recipe.arch} on {recipe.encoder} at {recipe.size[0]}x{recipe.size[1]}, "
+                f"{HIDDEN} images on the other machine: projected {60 * found.minutes:.1f} s "
+                f"(P95 {60 * (found.p95 or 0):.1f}), real {60 * real:.1f} s, {off[-1]:+.1%}."
             )
-    print(f"worst {max(map(abs, off)):.1%}, goal {GOAL:.0%}")
-    return int(max(map(abs, off)) > GOAL)
+    return lines, max(map(abs, off))
+
+
+def main() -> int:
+    """Print the errors."""
+    lines, worst = measure()
+    print(*lines, f"worst {worst:.1%}, goal {GOAL:.0%}", sep="\n")
+    return int(worst > GOAL)
 
 
 if __name__ == "__main__":
