@@ -2,11 +2,15 @@
 
 {"folder", "user", "slug", "rerun", "weights", "kernel", "what", "wait", "later"}: all that one user
 has lies in the folder, the kernel in a folder of it; a copy begins `later` seconds after the one
-before.
+before. Under "die" it kills itself at that boundary, a number: before and after each call to Kaggle
+and each change of the records. The file "boundaries" tells what was passed.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +41,7 @@ def child(order, url):
         sleep=lambda seconds: time.sleep(min(seconds, 0.2)),
     )
     records = Records(folder / "records")
+    passed = watch(order.get("die"), remote)
     if order.get("what") == "refresh":
         refresh(records, remote, profile="local")
         return
@@ -45,6 +50,32 @@ def child(order, url):
     )
     plan = submit.make_plan(request, remote, records)
     submit.execute(plan, remote, records)
+    (folder / "boundaries").write_text(json.dumps(passed))
+
+
+def watch(die, remote):
+    """Return the list into which every boundary is put as it is passed; die at number `die`."""
+    passed = []
+
+    def cross(name):
+        passed.append(name)
+        if len(passed) - 1 == die:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(call, name):
+        def crossing(*values, **named):
+            told = name or values[1]
+            cross(f"before {told}")
+            answer = call(*values, **named)
+            cross(f"after {told}")
+            return answer
+
+        return crossing
+
+    remote.transport.call = around(remote.transport.call, "")
+    for name in ("add", "update"):
+        setattr(Records, name, around(getattr(Records, name), name))
+    return passed
 
 
 def packed(folder, order):

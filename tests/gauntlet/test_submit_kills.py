@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -39,15 +40,14 @@ def load(name):
 
 
 class Field:
-    """A served competition with and without a rerun, and a process that submits on request."""
+    """A served competition with and without a rerun, and a process that submits on request.
 
-    def __init__(self, base: Path) -> None:
-        self.base, self.tiny, self.roads = (
-            base,
-            load("rehearse/tiny.py"),
-            load("ship/test_submit.py"),
-        )
-        self.store = Store(base / "store")
+    A `url` names a server of `store` that runs already; else one is started, with a sandbox.
+    """
+
+    def __init__(self, base: Path, store: Store, url: str = "") -> None:
+        self.base, self.store, self.own = base, store, not url
+        self.tiny, self.roads = load("rehearse/tiny.py"), load("ship/test_submit.py")
         data = self.tiny.make_folder(base / "made", private=2, public=2)
         for slug, rerun in SLUGS.items():
             facts = self.tiny.make_facts(slug=slug, rerun=rerun, daily_submissions=10**6)
@@ -56,8 +56,7 @@ class Field:
         settings_file.change(
             self.store.path, dataset_ready_s=0.05, gpu_slots=10**6, submission_listed_s=0.05
         )
-        # Not to be killed in the middle: what that does is another count.
-        url = server.ensure(self.store.path).url
+        url = url or server.ensure(self.store.path).url
         self.noise = (base / "noise").open("w+")
         environment = {
             **os.environ,
@@ -79,13 +78,15 @@ class Field:
         began = time.monotonic()
         user = User(self, "golden", "tiny-squares")
         assert user.submit() == 0, self.said()
+        self.boundaries = json.loads((user.folder / "boundaries").read_text())
         self.seconds = time.monotonic() - began
         self.scores = user.rows()[0].public, user.rows()[0].private
 
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait(10)
-        server.stop(self.store.path)
+        if self.own:
+            server.stop(self.store.path)
 
     def hear(self):
         return json.loads(self.process.stdout.readline())
@@ -171,9 +172,20 @@ class User:
 def field(tmp_path_factory):
     if not sandbox.probe_layers():
         pytest.skip("no sandbox layer works on this machine")
-    made = Field(tmp_path_factory.mktemp("kills"))
+    base = tmp_path_factory.mktemp("kills")
+    made = Field(base, Store(base / "store"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The same where kernels end at once: for kills at places, not at times."""
+    base = tmp_path_factory.mktemp("boundaries")
+    with load("gauntlet/served.py").serve(base / "store") as served:
+        made = Field(base, served.store, served.url)
+        yield made
+        made.close()
 
 
 # -- killed at random times
@@ -237,7 +249,7 @@ def _judged(user: User, weights: str, *, changes: bool) -> str | None:
 
 
 def test_a_share_of_kills_of_pack_and_submit(field, tally) -> None:
-    tally.share("kills of pack and submit", lambda number: kill(field, number), range(4))
+    tally.share("kills of pack and submit", lambda number: kill(field, number), range(2))
 
 
 @pytest.mark.gauntlet
@@ -248,6 +260,42 @@ def test_two_hundred_kills_of_pack_and_submit(field, tally) -> None:
         "ledger once, or no end"
     )
     tally.full("kills of pack and submit", lambda number: kill(field, number), 200, note=note)
+
+
+# -- killed at every boundary
+
+
+def strike(field: Field, number: int, at: int) -> str | None:
+    """Kill a road before or after one call or one change of the records, then let it end."""
+    user = User(field, f"struck{number}", "tiny-squares")
+    told = f"{at}, {field.boundaries[at]}"
+    try:
+        if user.submit(die=at) != -signal.SIGKILL:
+            return f"{told}: was not killed"
+        status = user.submit()
+        if status:
+            return f"{told}: the rerun ended with {status}: {field.said()}"
+        wrong = _judged(user, "first", changes=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the case has failed
+        wrong = f"{type(error).__name__}: {error}"
+    return f"{told}: {wrong}" if wrong else None
+
+
+def test_a_share_of_the_boundaries_of_submit(quick, tally) -> None:
+    """Right after each answer that says that something happened, and one anywhere."""
+    writes = ("CreateDataset", "SaveKernel", "CreateCodeSubmission")
+    chosen = [quick.boundaries.index(f"after {name}") for name in writes]
+    chosen.append(random.Random(0).randrange(len(quick.boundaries)))
+    name = "boundaries of submit"
+    tally.share(name, lambda number: strike(quick, number, chosen[number]), range(len(chosen)))
+
+
+@pytest.mark.gauntlet
+@pytest.mark.timeout(3600)
+def test_every_boundary_of_submit(quick, tally) -> None:
+    note = "killed before and after every call to Kaggle and every change of the records"
+    count = len(quick.boundaries) - 3  # a few looks less where the machine is quick
+    tally.full("boundaries of submit", lambda at: strike(quick, at, at), count, note=note)
 
 
 # -- two at once
