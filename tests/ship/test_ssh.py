@@ -280,18 +280,24 @@ def test_two_at_once_start_one(box: Any, link: Link) -> None:
 
 def test_a_log_is_followed_through_broken_connections(box: Any, link: Link) -> None:
     """No line is lost and none comes twice; the last one needs no end."""
-    text = "import sys, time\nfor n in range(60): print(f'line {n} é'); time.sleep(.03)\n"
-    ssh_job.start(link, "j", [python(text + "sys.stdout.write('the end')")])
+    goes = [Path(link.home) / f"go{part}" for part in range(3)]
+    text = f"""import pathlib, sys, time
+for part, go in enumerate({[str(go) for go in goes]}):
+    for n in range(20): print(f'line {{20 * part + n}} é', flush=True)
+    while not pathlib.Path(go).exists(): time.sleep(.01)
+sys.stdout.write('the end')"""
+    ssh_job.start(link, "j", [python(text)])
     seen: list[str] = []
     over = threading.Event()
 
     def cut() -> None:
-        # While a call waits for the next line, each time after there were some more.
-        for count in (1, 15, 30):
-            while len(seen) < count and not over.wait(0.01):
+        # While a call waits for the next line, after each twenty: the job goes on when one broke.
+        for part, go in enumerate(goes):
+            while len(seen) < 20 * (part + 1) and not over.wait(0.01):
                 pass
-            over.wait(0.05)
-            box.cut()
+            while len(broken) <= part and not over.wait(0.05):
+                box.cut()
+            go.touch()
 
     drop, broken = link.drop, list[int]()
     link.drop = lambda: (broken.append(len(seen)), drop())[1]  # type: ignore[method-assign]
@@ -302,7 +308,7 @@ def test_a_log_is_followed_through_broken_connections(box: Any, link: Link) -> N
     finally:
         over.set()
         thread.join()
-    assert broken
+    assert len(broken) >= 3
     assert seen == [*(f"line {number} é" for number in range(60)), "the end"]
     assert tail == seen[-30:]
     assert ended.code == 0

@@ -7,6 +7,7 @@ command then finishes without a second submission, or says why it does not.
 from __future__ import annotations
 
 import importlib.util
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -243,11 +244,14 @@ def test_a_dataset_version_that_failed_is_sent_again(sender) -> None:
         with pytest.raises(KagflowError, match="FAILED"):
             sender.submit()
         sender.served.plan.set(())
-        store.execute(
-            "UPDATE dataset_version SET status = 'FAILED' WHERE dataset IN "
-            "(SELECT id FROM dataset WHERE owner = ?)",
+        # Kaggle said FAILED at once: what it still processes would become ready afterwards.
+        ours = "dataset IN (SELECT id FROM dataset WHERE owner = ?)"
+        while store.row(
+            f"SELECT * FROM dataset_version WHERE status = 'BLOBS_RECEIVED' AND {ours}",
             (sender.name,),
-        )
+        ):
+            time.sleep(0.01)
+        store.execute(f"UPDATE dataset_version SET status = 'FAILED' WHERE {ours}", (sender.name,))
     row = sender.submit().row
     assert [one.rpartition("/")[2] for one in row.datasets] == ["3", "1"]
     assert sender.counts() == (4, 1, 1)
