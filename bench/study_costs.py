@@ -3,13 +3,15 @@
     python study_costs.py WORKSPACES DATA TRAINING...
 
 Steps of both alternate, data included, on one thread, by the processor's clock; costs.json is
-written only where it holds nothing yet, and not on a busy machine.
+written only where it holds nothing yet, and not where the machine is too busy to tell.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -23,17 +25,19 @@ import study_arms as arms
 import study_train
 import torch
 from quality_train import ARENAS, FOLD, Place
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from kagflow import durable, resources
 from kagflow.learn.job import Job
 from kagflow.learn.tryout import try_out
 from kagflow.task.labels import read_labels
 
-PAIRS = 3
-# By how much times of one kind may differ.
+# Pairs of measurements at least and at most.
+FEW, MANY = 3, 7
+# By how much the three ratios in the middle may differ.
 STEADY = 1.2
-# Steps of a script whose times are subtracted: what is done once falls out.
-FEW, MANY = 2, 6
+# Steps of a script; the first builds what later ones reuse.
+STEPS = 6
 
 
 def recipe_seconds(place: Place, name: str) -> float:
@@ -50,19 +54,22 @@ def script_seconds(place: Place, name: str) -> float:
     files = place.files(held_out=False)
     truth = read_labels(place.data / place.spec.train_csv, place.spec)
     whole = arms.script(place, name, 0, 0)
-    took = []
-    for steps in (FEW, MANY):
-        script = replace(whole, images=steps * whole.batch)
-        took.append(plain_smp.train(script, files, truth)[1]["cpu_seconds"])
-    return (took[1] - took[0]) / ((MANY - FEW) * whole.batch)
+    at: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: at.append(time.process_time()))
+    plain_smp.train(replace(whole, images=STEPS * whole.batch), files, truth)
+    hook.remove()
+    return statistics.median(b - a for a, b in itertools.pairwise(at)) / whole.batch
 
 
 def probe(place: Place, name: str) -> list[list[float]]:
-    """Return seconds an image of a training and of the reference, in PAIRS turns."""
+    """Return seconds an image of a training and of the reference, in turns until they are steady.
+
+    There are MANY of them where they never are.
+    """
     of = script_seconds if arms.TRAININGS[name].script else recipe_seconds
     pair = (partial(of, place, name), partial(recipe_seconds, place, arms.REFERENCE))
-    took = []
-    for _ in range(PAIRS):
+    took: list[list[float]] = []
+    while len(took) < MANY and cost_of(took) is None:
         took.append([one() for one in pair])
         said = ", reference ".join(f"{1000 * one:.1f} ms" for one in took[-1])
         print(f"{place.arena.name} {name}: {said}", flush=True)
@@ -70,15 +77,18 @@ def probe(place: Place, name: str) -> list[list[float]]:
 
 
 def cost_of(took: Sequence[Sequence[float]]) -> float | None:
-    """Return the least of a training over the least of the reference; None from a busy machine.
+    """Return the median ratio of a training and the reference; None where it is not steady.
 
-    What else runs only ever adds, and to a wide model more than to a thin one: a budget that comes
-    of such times would starve an arm in every session after.
+    Whatever else runs slows both of a pair, so the ratio of neighbours holds where times do not;
+    but it slows a wide model more than a thin one, and a budget that comes of such times would
+    starve an arm in every session after.
     """
-    ours, reference = zip(*took, strict=True)
-    if any(max(one) > STEADY * min(one) for one in (ours, reference)):
+    ratios = sorted(ours / reference for ours, reference in took)
+    out = max(0, len(ratios) - 3) // 2
+    middle = ratios[out : len(ratios) - out]
+    if len(ratios) < FEW or max(middle) > STEADY * min(middle):
         return None
-    return min(ours) / min(reference)
+    return statistics.median(ratios)
 
 
 def keep(data: str, name: str, cost: float, path: Path = arms.COSTS) -> None:
