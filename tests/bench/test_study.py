@@ -205,6 +205,7 @@ def test_a_busy_machine_tells_no_cost(bench) -> None:
     assert bench.costs.cost_of(steady) == pytest.approx(2.3 / 1.1)
     assert bench.costs.cost_of(steady[:2]) is None
     assert bench.costs.cost_of([[2.0, 1.0], [3.3, 1.1], [3.5, 1.0]]) is None
+    assert bench.costs.cost_of([[2.0, 1.0], [2.9, 1.0], [2.5, 1.0]]) is None
     # One pair that something fell into is left out, on either side.
     assert bench.costs.cost_of([*steady, [1.0, 1.0], [9.0, 1.0]]) == pytest.approx(2.3 / 1.1)
 
