@@ -178,6 +178,12 @@ class Bars:
         else:
             self._out.say(text)
 
+    def hide(self) -> None:
+        """Leave the terminal to another; the piece of work goes on, and ends with its line."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._task = None, None
+
     def finish(self) -> None:
         """End the piece of work and leave one line with its time."""
         if not self._label:

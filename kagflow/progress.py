@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
+
+# How a line of a log begins that is news for another kagflow: a JSON object, first of all `what`.
+NEWS = '{"what": "'
 
 
 class Progress(Protocol):
@@ -46,3 +50,14 @@ class _Quiet:
 
 
 QUIET: Progress = _Quiet()
+
+
+def read_news(line: str) -> dict[str, Any] | None:
+    """Return the news that a log's line holds, `what` happened `of` which training; else None."""
+    if not line.startswith(NEWS):
+        return None
+    try:
+        news = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return news if isinstance(news.get("of"), str) else None

@@ -71,6 +71,8 @@ class Board:
     def show(self, figures: Figures, *, whole: bool = False) -> None:
         """Take the figures of the epoch under way, or of one that is done."""
         if whole:
+            # A session that was lost is made up for: its last epochs are told again.
+            self.epochs = [one for one in self.epochs if one["epoch"] < figures["epoch"]]
             self.epochs.append(figures)
             self.label, self.now = "", {}
             if self._live is None:
@@ -98,8 +100,13 @@ class Board:
         """End the piece of work; an epoch's held-out images are looked at before its line comes."""
         self._bars.finish()
 
-    def _leave(self) -> None:
+    def clear(self) -> None:
+        """Give the terminal to another table, leaving what is worth keeping of this one."""
+        self._leave(transient=not self.epochs)
+
+    def _leave(self, *, transient: bool = False) -> None:
         if self._live is not None:
+            self._live.transient = transient
             self._live.stop()
             self._live = None
 

@@ -12,6 +12,7 @@ from kagflow.cli import away, jobs, remotes, words
 from kagflow.cli.executors import Order
 from kagflow.cli.jobs import Job
 from kagflow.cli.sweep import Failure, Outcome
+from kagflow.cli.watch import Watch
 from kagflow.errors import RefusedError, RemoteError, UsageError
 from kagflow.workspace import user_state
 
@@ -64,19 +65,20 @@ def _follow(
 
     session, known = order.session, order.known
     handed = _handed_over(order, wanted, records, attach=attach)
-    chain = Chain(
-        wanted,
-        handed,
-        remote,
-        records,
-        runs=session.workspace.runs(known.name),
-        work=session.workspace.away(known.name),
-        progress=session.out.progress(),
-    )
     try:
-        ended = chain.run(
-            attach=attach, ask=lambda judged, seconds: _ask(order, wanted, judged, seconds)
-        )
+        with Watch(session.out, known.config.classes) as watch:
+            chain = Chain(
+                wanted,
+                handed,
+                remote,
+                records,
+                runs=session.workspace.runs(known.name),
+                work=session.workspace.away(known.name),
+                progress=watch,
+            )
+            ended = chain.run(
+                attach=attach, ask=lambda judged, seconds: _ask(order, wanted, judged, seconds)
+            )
     except KeyboardInterrupt:
         session.out.say(
             "the kernel goes on, and leaves what it trained; "

@@ -14,6 +14,8 @@ from kagflow.cli.executors import Order
 from kagflow.cli.jobs import Job
 from kagflow.cli.ssh_outcome import Told, outcome
 from kagflow.cli.sweep import Outcome
+from kagflow.cli.told import EVERY
+from kagflow.cli.watch import Watch
 from kagflow.errors import NetworkError, UsageError
 from kagflow.ship import hours, ssh_env, ssh_job, ssh_pull
 from kagflow.ship.records import HoursRow, Records, now
@@ -23,6 +25,9 @@ from kagflow.ship.ssh_job import Standing
 from kagflow.ship.ssh_send import ask
 from kagflow.task.spec import TaskSpec
 from kagflow.workspace import user_state
+
+# A log that is read from its start again must not be long for signs of life alone.
+NEWS_SECONDS = 5.0
 
 
 class OnSsh:
@@ -40,7 +45,10 @@ class OnSsh:
         if order.planned and all(_finished(job) for job in order.planned):
             return outcome(order, Told())
         ground = _ground(order)
-        with Link(self.host, order.session.out.progress()) as link:
+        with (
+            Watch(order.session.out, order.known.config.classes) as watch,
+            Link(self.host, watch) as link,
+        ):
             _introduce(order, link)
             return _Visit(order, link, ground).run(attach=attach)
 
@@ -91,7 +99,11 @@ class _Visit:
         command = [python, "-P", "-m", "kagflow.cli.app", "--json"]
         training = {
             "cwd": laid.root,
-            "env": {"PYTHONPATH": laid.code, "KAGFLOW_HOME": f"{link.home}/state"},
+            "env": {
+                "PYTHONPATH": laid.code,
+                "KAGFLOW_HOME": f"{link.home}/state",
+                EVERY: str(NEWS_SECONDS),
+            },
             "kept": True,
             "anyway": True,
         }
@@ -109,17 +121,18 @@ class _Visit:
         return standing
 
     def _follow(self, job: str, planned: Sequence[Job], standing: Standing) -> Outcome:
-        order = self.order
         self._count(planned, standing)
         try:
-            ended, tail = ssh_job.follow(self.link, job, order.session.out.say)
+            ended, tail = ssh_job.follow(self.link, job, self.link.progress.note)
         except KeyboardInterrupt:
+            self.link.progress.finish()
             self._detached(standing)
             left = [one for one in planned if not _finished(one)]
             return Outcome(interrupted=True, left=left)
         except NetworkError as error:
             error.hint = f"it goes on there; {self._again()} follows it again"
             raise
+        self.link.progress.finish()
         self._count(planned, ended)
         self._bring(planned)
         return self._came(job, planned, ended, tail)

@@ -17,6 +17,7 @@ from kagflow.cli.jobs import Job
 from kagflow.cli.rows import Rows
 from kagflow.cli.session import Session
 from kagflow.cli.sweep import Outcome
+from kagflow.cli.told import told
 from kagflow.errors import UsageError
 from kagflow.workspace import user_state
 
@@ -105,10 +106,10 @@ def train(
     session.out.say(f"train {job.label}")
     with (
         _ledger(session, known, job, device),
-        Board(session.out, job.label, known.config.classes) as board,
+        _watched(session, known, job) as progress,
         _tensorboards(job, known, how) as events,
     ):
-        result = train_one(wanted(session, known, job, how, device), board, events)
+        result = train_one(wanted(session, known, job, how, device), progress, events)
     return _summary(session, job, result.summary())
 
 
@@ -151,14 +152,20 @@ def _train_in_child(
 
 
 @contextmanager
-def _watched(session: Session, known: Known, job: Job, rows: Rows | None) -> Iterator[Progress]:
+def _watched(
+    session: Session, known: Known, job: Job, rows: Rows | None = None
+) -> Iterator[Progress]:
     if rows is None:
-        with Board(session.out, job.label, known.config.classes) as board:
-            yield board
+        with (
+            Board(session.out, job.label, known.config.classes) as board,
+            told(job.label, board) as progress,
+        ):
+            yield progress
         return
     row = rows.open(job.label)
     try:
-        yield row
+        with told(job.label, row) as progress:
+            yield progress
     finally:
         rows.close(row)
 

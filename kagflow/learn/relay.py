@@ -1,4 +1,7 @@
-"""News of a training in another process: a file of JSON lines that one writes and one follows."""
+"""News of a training in another process: JSON lines that one writes and one follows.
+
+They go to a file, or among the lines of a log that is read on another machine.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from kagflow.progress import Progress
 
@@ -19,15 +22,14 @@ EVERY = 0.2
 News = dict[str, Any]
 
 
-class Relay:
-    """Write a training's news: it is a Progress, and called with an epoch's line.
+class _Teller:
+    """Tell a training's news: it is a Progress, and called with an epoch's line.
 
-    `parent` is the process for which the training runs: where that is gone, so that nobody waits
-    for the result, this one is told to stop as by SIGTERM.
+    `every` is the least time between two signs of life, in seconds.
     """
 
-    def __init__(self, path: Path, parent: int) -> None:
-        self._path, self._parent = path, parent
+    def __init__(self, every: float) -> None:
+        self._every = every
         self._steps = 0.0
         self._figures: Mapping[str, Any] | None = None
         self._at = 0.0
@@ -70,17 +72,51 @@ class Relay:
             news.append({"what": "show", "figures": self._figures, "whole": False})
         self._steps, self._figures, self._at = 0.0, None, time.monotonic()
         news += [{"what": what, **facts}] if what else []
-        text = "".join(json.dumps(one, default=str) + "\n" for one in news)
-        # One write: several processes may tell at once.
-        with self._path.open("a") as file:
-            file.write(text)
+        self._write(news)
 
     def _now_and_then(self) -> None:
-        if time.monotonic() - self._at < EVERY:
-            return
-        self.tell("")
+        if time.monotonic() - self._at >= self._every:
+            self.tell("")
+            self._told()
+
+    def _write(self, news: list[News]) -> None:
+        raise NotImplementedError
+
+    def _told(self) -> None:
+        """Take note that a sign of life was given."""
+
+
+class Relay(_Teller):
+    """Write a training's news to a file.
+
+    `parent` is the process for which the training runs: where that is gone, so that nobody waits
+    for the result, this one is told to stop as by SIGTERM.
+    """
+
+    def __init__(self, path: Path, parent: int) -> None:
+        super().__init__(EVERY)
+        self._path, self._parent = path, parent
+
+    def _write(self, news: list[News]) -> None:
+        # One write: several processes may tell at once.
+        with self._path.open("a") as file:
+            file.write(_lines(news))
+
+    def _told(self) -> None:
         if not alive(self._parent):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class LogRelay(_Teller):
+    """Write a training's news among the lines of a log, each with the training that it is `of`."""
+
+    def __init__(self, log: TextIO, of: str, every: float) -> None:
+        super().__init__(every)
+        self._log, self._of = log, of
+
+    def _write(self, news: list[News]) -> None:
+        self._log.write(_lines([{"what": one["what"], "of": self._of, **one} for one in news]))
+        self._log.flush()
 
 
 class Follower:
@@ -124,6 +160,10 @@ def replay(
         case _:
             return False
     return True
+
+
+def _lines(news: list[News]) -> str:
+    return "".join(json.dumps(one, default=str) + "\n" for one in news)
 
 
 def alive(process: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from kagflow.progress import read_news
 from kagflow.ship.ssh import Link
 from kagflow.ship.ssh_send import ask
 
@@ -78,7 +79,7 @@ def find(link: Link, job: str) -> Standing:
 
 
 def follow(link: Link, job: str, say: Callable[[str], None]) -> tuple[Standing, list[str]]:
-    """Say each line of a job's log once, to its end; return how it ended and its last lines.
+    """Say each line of a job's log once, to its end; return how it ended and its last words.
 
     A connection that breaks is opened again, and the log goes on at the very byte. An interrupt
     leaves the job as it is.
@@ -94,7 +95,8 @@ def follow(link: Link, job: str, say: Callable[[str], None]) -> tuple[Standing, 
             lines, rest = [*lines, rest], b""
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r")
-            tail = [*tail[1 - TAIL :], text]
+            if read_news(text) is None:
+                tail = [*tail[1 - TAIL :], text]
             say(text)
         if over:
             return Standing.read(told), tail

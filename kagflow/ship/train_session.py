@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kagflow.progress import read_news
 from kagflow.ship.cause import cause
 from kagflow.ship.remote_types import KernelStatus, LogLine
 
@@ -71,5 +72,6 @@ def said_of(ref: str, version: int, status: KernelStatus, log: tuple[LogLine, ..
 
 
 def tail_of(log: tuple[LogLine, ...]) -> tuple[str, ...]:
-    """Return a log's last lines."""
-    return tuple("".join(line.text for line in log).splitlines()[-TAIL:])
+    """Return a log's last lines that were written for people."""
+    lines = "".join(line.text for line in log).splitlines()
+    return tuple([line for line in lines if read_news(line) is None][-TAIL:])

@@ -55,8 +55,9 @@ def follow_kernel(
         status = remote.kernel_status(ref, version)
         if status.name == "RUNNING":
             for count, line in enumerate(remote.kernel_stream(ref, version), 1):
-                if count > shown and line.text.strip():
-                    progress.note(line.text.rstrip())
+                for text in line.text.splitlines() if count > shown else ():
+                    if text.strip():
+                        progress.note(text.rstrip())
                 shown = max(shown, count)
         return status
 

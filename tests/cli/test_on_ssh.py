@@ -92,6 +92,9 @@ def test_a_host_trains_what_this_machine_would_have(box: Any, root: Path, kagflo
     (there,) = kagflow(*WORDS, "fold=1", "--on", "ssh:box")["runs"]
     folder = root / "runs" / "shapes" / RUN / "fold1"
     kept = {name: (folder / name).read_bytes() for name in ("best.safetensors", "oof/labels.csv")}
+    lines = [one.partition(":")[0] for one in kagflow.err.splitlines()]
+    assert [one for one in lines if one.startswith("  epoch")] == ["  epoch 1", "  epoch 2"]
+    assert '"what"' not in kagflow.err
     (row,) = Records(Path(os.environ["KAGFLOW_HOME"])).select(HoursRow, competition="shapes")
     assert (row.place, row.subject, row.accelerator) == ("ssh:box", f"{RUN}/fold1", "cpu")
     shutil.rmtree(folder)

@@ -47,6 +47,7 @@ def count(spec, *, log_file: Path) -> SandboxResult:
             step, text = json.loads((folder / name).read_text())
     code = int(mode == "fail" or bool(told["PREVIOUS"] and not step))
     lines = [f"from step {step}\n", *(["MemoryError: CUDA out of memory\n"] if code else [])]
+    lines.append('{"what": "over", "of": "tiny fold 0"}\n')
     if not code:
         leave(spec.working, told["TOKEN"], mode, *steps(mode, step, text))
     records = [{"stream_name": "stdout", "time": 1.5, "data": line} for line in lines]
@@ -311,6 +312,7 @@ def test_a_failed_session_says_why_once_and_the_next_goes_on(away: Away) -> None
     with pytest.raises(RemoteError, match="likely: out of memory") as failed:
         away.run()
     assert "from step 2" in failed.value.message
+    assert '"what"' not in failed.value.message
     ended = away.run()
     assert [one.good for one in ended.sessions] == [True, False, True, True]
     assert away.made == unbroken()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kagflow.progress import read_news
 from kagflow.ship.parts import Part
 from kagflow.ship.train_kernel import session_push, token
 from kagflow.ship.train_order import TrainJob, TrainOrder, reserve
@@ -85,6 +86,26 @@ def test_hours_are_not_spent_without_the_gpu(kernel: dict[str, Any]) -> None:
     gpus(kernel, 0)
     with pytest.raises(kernel["Failed"], match="0 GPUs here"):
         kernel["slots"](1)
+
+
+def test_news_keep_their_form_among_the_lines_of_several(
+    kernel: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    news = '{"what": "advance", "of": "tiny fold 1", "n": 3}\n'
+    asked: dict[str, Any] = {}
+
+    def popen(command, *, env, **_):
+        asked.update(env)
+        lines = ["a remark\n", news, "next: x\n"]
+        ends = {"wait": lambda: 0, "terminate": None, "kill": None}
+        return SimpleNamespace(stdout=lines, **ends)
+
+    kernel["subprocess"] = SimpleNamespace(Popen=popen, PIPE=0, STDOUT=0)
+    kernel["END"] = kernel["time"].monotonic() + 60
+    assert kernel["train"](kernel["JOBS"][1], Path(), {}) == 0
+    assert capsys.readouterr().out == f"tiny/fold1: a remark\n{news}"
+    assert read_news(news) is not None
+    assert float(asked["KAGFLOW_NEWS"]) > 0
 
 
 def test_nothing_is_begun_after_the_deadline(kernel: dict[str, Any]) -> None:
