@@ -88,7 +88,8 @@ class Place:
 
 def find(session: Session, name: str | None) -> Place:
     """Find a competition even where its own file is faulty."""
-    from kagflow.config import Competition, examine
+    from kagflow.config import Competition
+    from kagflow.overrides import examine
 
     try:
         known = competitions.find(session.workspace, name)
@@ -170,7 +171,7 @@ def _names(place: Place, wanted: Wanted) -> list[str]:
 def _recipe(
     place: Place, name: str, changes: Mapping[str, str]
 ) -> tuple[Recipe | None, list[Located]]:
-    from kagflow import config
+    from kagflow import config, overrides
     from kagflow.learn.check import recipe_faults
     from kagflow.resolve import Fault
     from kagflow.yaml_file import key_lines
@@ -184,7 +185,7 @@ def _recipe(
         return None, [Located(file, None, Fault("", f"no recipe '{name}'", mend))]
     typed = [f"{key}={text}" for key, text in changes.items()]
     try:
-        recipe, faults = config.examine(path, config.Recipe, typed)
+        recipe, faults = overrides.examine(path, config.Recipe, typed)
     except UsageError as error:
         return None, [Located(file, None, Fault("", error.message, error.hint))]
     if recipe is not None:

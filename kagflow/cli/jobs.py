@@ -71,7 +71,7 @@ def plan(
             _same(made.setdefault(job.folder, job), job)
         except UsageError as error:
             faults.setdefault(error.message, error)
-    _raise(list(faults.values()))
+    raise_all(list(faults.values()))
     return list(made.values())
 
 
@@ -90,7 +90,8 @@ def _same(before: Job, job: Job) -> None:
         )
 
 
-def _raise(faults: list[UsageError]) -> None:
+def raise_all(faults: list[UsageError]) -> None:
+    """Raise one UsageError that lists all faults; nothing where there are none."""
     if len(faults) == 1:
         raise faults[0]
     if faults:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kagflow.cli import competitions, executors, find_lr, jobs, notify, plan, words
+from kagflow.cli import competitions, executors, find_lr, jobs, notify, plan, pseudo, words
 from kagflow.cli.executors import KAGGLE, LOCAL, Order
 from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
 from kagflow.cli.sweep import Outcome
@@ -69,6 +69,7 @@ def command(
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
         unnamed = attach and not said.overrides
         planned = [] if unnamed else jobs.plan(session, known, said.overrides)
+        pseudo.check(session, known, planned, how)
         if find_rate:
             done.value = find_lr.find(session, known, planned, how)
             return

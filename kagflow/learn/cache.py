@@ -62,14 +62,18 @@ class Cache:
 
 @dataclass(frozen=True)
 class Part:
-    """Name the images that count, None for all, and what is true of them."""
+    """Name the images that count, None for all, and what is true of them.
+
+    `images` is their folder, None for that of the training images.
+    """
 
     only: Collection[str] | None
     labels: Labels
+    images: Path | None = None
 
-    def files(self, folder: Path) -> list[Path]:
-        """Return the image files that count."""
-        files = image_files(folder)
+    def files(self, training: Path) -> list[Path]:
+        """Return the image files that count; `training` is the folder of the training images."""
+        files = image_files(self.images or training)
         return [file for file in files if self.only is None or file.name in self.only]
 
 
@@ -87,7 +91,7 @@ def open_cache(
     Raises DataError naming the file that cannot be decoded.
     """
     images = part.files(data / spec.train_images)
-    final = folder / _key(data, spec, size, images)
+    final = folder / _key(data, spec, size, part, images)
     if not final.is_dir():
         _check_space(folder, size, len(images))
         try:
@@ -107,7 +111,7 @@ def is_cached(data: Path, spec: TaskSpec, size: Size, *, part: Part, folder: Pat
 
 def place(data: Path, spec: TaskSpec, size: Size, *, part: Part, folder: Path) -> Path:
     """Return where under `folder` decoded images lie, or would."""
-    return folder / _key(data, spec, size, part.files(data / spec.train_images))
+    return folder / _key(data, spec, size, part, part.files(data / spec.train_images))
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def data_hash(data: Path) -> str:
     return durable.sha256_file(data / "manifest.json")
 
 
-def _key(data: Path, spec: TaskSpec, size: Size, images: Sequence[Path]) -> str:
+def _key(data: Path, spec: TaskSpec, size: Size, part: Part, images: Sequence[Path]) -> str:
     facts: dict[str, Any] = {
         "images": [image.name for image in images],
         "schema": SCHEMA,
@@ -179,6 +183,8 @@ def _key(data: Path, spec: TaskSpec, size: Size, images: Sequence[Path]) -> str:
         "classes": spec.classes,
         "size": size,
     }
+    if part.images is not None:
+        facts["folder"] = part.images.name
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -75,6 +75,11 @@ class OofWriter:
         self._probs.write(packed)
         self._rows.append([image_id, offset, len(packed), height, width, *probs.shape[1:]])
 
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """Image ids in the order in which they were added."""
+        return tuple(str(row[0]) for row in self._rows)
+
     def close(self) -> None:
         """Put the store in place."""
         names = INDEX if self._probs else ("image_id", *(f"p{i}" for i in range(self.classes)))

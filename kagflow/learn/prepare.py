@@ -24,6 +24,7 @@ from kagflow.learn.losses import LOSSES
 from kagflow.learn.optimiser import SCHEDULES, build_optimiser
 from kagflow.learn.past import Past, build_sampler
 from kagflow.learn.pretrained import start_model
+from kagflow.learn.pseudo_mix import open_mix
 from kagflow.learn.sampler import draws
 from kagflow.learn.state import State
 from kagflow.learn.step import build_scaler, precision
@@ -84,10 +85,14 @@ def _plan(job: Job, data: FoldData, device: torch.device, ranks: Ranks, progress
         seed=recipe["seed"],
     )
     loss = build(recipe["loss"], LOSSES)
+    known = Samples(data.cache, data.train, labels, steps)
+    mix = ranks.in_turn(lambda: open_mix(job, known, str(device), progress))
     return Plan(
         folder=job.run_dir,
-        data=Samples(data.cache, data.train, labels, steps),
-        draws=lambda epoch: draw(epoch=epoch),
+        data=known if mix is None else mix.samples,
+        draws=lambda epoch: (
+            draw(epoch=epoch) if mix is None else mix.draws(draw(epoch=epoch), epoch)
+        ),
         samples=samples,
         loss=loss.to(device) if isinstance(loss, nn.Module) else loss,
         predicts=recipe["predicts"],

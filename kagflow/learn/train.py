@@ -16,7 +16,7 @@ import torch
 from kagflow import durable
 from kagflow.errors import DataError, LocalError, RefusedError
 from kagflow.infer.export import save_weights
-from kagflow.learn import average, checkpoint
+from kagflow.learn import average, checkpoint, pseudo
 from kagflow.learn.assets import TrainingImages, make_assets
 from kagflow.learn.begin import begin
 from kagflow.learn.budget import Budget, remaining
@@ -133,7 +133,7 @@ class _Training:
                 each = predict_fold(job, self.data, str(self.device), self.progress)
         told: dict[str, Any] = {"seconds_per_image": each, "averaged": averaged}
         told |= {"assets": dict(self.assets), "resolved": self.fitted}
-        told |= {"machine": machine_name(self.device)}
+        told |= {"machine": machine_name(self.device), "pseudo": pseudo.told(job.run_dir)}
         finish(job, self.data, state, told, device=device_name(self.device))
         self.progress.note(state.time_split())
         return result(job.run_dir, resumed=self.resumed)

@@ -80,7 +80,7 @@ class _Tryout:
     def __init__(self, job: Job, device: torch.device, scratch: Path) -> None:
         recipe = {**job.recipe, "weights": "none", "compile": False, "epochs": 1}
         # Past runs, from which a sampler may learn, know other images; a batch takes no longer.
-        recipe |= {"sampler": {"target": "plain", "kwargs": {}}, "early_stop": None}
+        recipe |= {"sampler": {"target": "plain", "kwargs": {}}, "early_stop": None, "pseudo": None}
         recipe["samples"] = max(recipe["batch"] * recipe["accumulate"], TRAINED)
         self.asked, self.device = job, device
         self.job = replace(job, run_dir=scratch / "run" / "fold", recipe=recipe)

@@ -52,7 +52,7 @@ def make_folds(
             f"{len(strangers)} labelled images are not there, the first is {strangers[0]}",
             hint="Fetch the competition again.",
         )
-    clusters = make_clusters(ordered, limit=max(len(names) // (2 * max(k, 1)), _SMALL))
+    clusters = make_clusters(ordered, limit=largest_group(len(names), k))
     count = len(set(clusters))
     if not 2 <= k <= count:
         raise UsageError(
@@ -68,6 +68,11 @@ def make_folds(
     return {
         name: (cluster, int(folds[cluster])) for name, cluster in zip(names, clusters, strict=True)
     }
+
+
+def largest_group(images: int, k: int) -> int:
+    """Return how many images may share a group: half of what a fold of k holds."""
+    return max(images // (2 * max(k, 1)), _SMALL)
 
 
 def make_clusters(rows: Sequence[ImageRow], *, limit: int) -> list[int]:

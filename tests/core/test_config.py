@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from kagflow.config import Competition, Recipe, examine, load_recipe
+from kagflow.config import Competition, Recipe, load_recipe
 from kagflow.errors import UsageError
+from kagflow.overrides import examine
 from kagflow.yaml_file import key_lines, parse_value, read_yaml
 
 RECIPE = "model: {target: smp, kwargs: {arch: FPN, encoder: resnet18}}\noptimiser: {lr: 1e-3}\n"
@@ -132,3 +133,17 @@ def test_a_back_end_brings_its_wheels_beside_what_the_competition_requires() -> 
         assert [one.partition(">")[0] for one in packed] == ["cc3d", "onnx", "onnxruntime"]
     with pytest.raises(ValidationError):
         Competition(**facts, backend="openvino")
+
+
+def test_pseudo_labels_bring_a_share_that_a_step_has_room_for(recipe: Path) -> None:
+    assert load_recipe(recipe).pseudo_share is None
+    assert load_recipe(recipe, ["pseudo=default"]).pseudo_share == 0.125
+    assert load_recipe(recipe, ["pseudo=a", "pseudo_share=0.25", "batch=4"]).pseudo_share == 0.25
+    with pytest.raises(UsageError, match="'pseudo_share': .*none of the 4 images of a step"):
+        load_recipe(recipe, ["pseudo=a", "batch=4"])
+    assert load_recipe(recipe, ["pseudo=a", "batch=4", "accumulate=2"]).pseudo == "a"
+    for bad in ("pseudo=../a", "pseudo=.a", "pseudo=a/b"):
+        with pytest.raises(UsageError, match="'pseudo': .*the name of an ensemble"):
+            load_recipe(recipe, [bad])
+    with pytest.raises(UsageError, match="'pseudo_share'"):
+        load_recipe(recipe, ["pseudo=a", "pseudo_share=0.6"])
