@@ -7,13 +7,13 @@ happened on Kaggle but was not noted here is found by the session's token in a k
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kagflow.errors import RemoteError
+from kagflow.errors import DataError, RemoteError
 from kagflow.progress import QUIET, Progress
 from kagflow.ship import budget, hours, settle, train_order, train_pull
 from kagflow.ship.parts import Part
@@ -23,13 +23,12 @@ from kagflow.ship.remote import Remote
 from kagflow.ship.steps import Steps
 from kagflow.ship.train_kernel import session_push, token
 from kagflow.ship.train_order import TURNS, TrainOrder
-from kagflow.ship.train_session import Ended, Session, moved, said_of, tail_of
+from kagflow.ship.train_session import Ended, Session, find_pushed, moved, said_of, tail_of
 from kagflow.ship.waits import follow_kernel, push_when_free
 
 QUEUE_S = 7200.0  # seconds a session may wait for a machine
 READY_S = 3600.0
 PAGE = "https://www.kaggle.com/code"
-_SECONDS = re.compile(r"^SECONDS = ([\d.]+)$", re.MULTILINE)
 
 
 class Chain:
@@ -62,12 +61,19 @@ class Chain:
         while True:
             number = len(sessions) + 1
             pushed = self._noted(f"push {number}")
+            if pushed is None and attach:
+                pushed = self._found(number, sessions)
             if pushed is None:
                 ended = self._over(sessions, attach=attach)
                 if ended is not None:
                     return ended
                 pushed = self._push(number, sessions, ask)
             session = self._follow(number, pushed)
+            if session.lost and sessions and sessions[-1].lost and not self._told(number):
+                raise DataError(
+                    f"two sessions in a row are lost; session {number}: {session.lost}",
+                    hint=f"look at {PAGE}/{session.ref}; the same command begins one more",
+                )
             sessions.append(session)
             if session.failed and not self._told(number):
                 said = self.remote.kernel_log(session.ref, session.version)
@@ -75,14 +81,15 @@ class Chain:
 
     def _over(self, sessions: list[Session], *, attach: bool) -> Ended | None:
         """Say why no further session is to be pushed, None where one is."""
-        if sessions and sessions[-1].finished:
+        if sessions and (sessions[-1].finished or not self._wanted(sessions).jobs):
             return self._end(sessions, "")
         left = self.order.limit_s - self._spent(sessions)
         if left < min(train_order.LEAST_SESSION_S, self.order.limit_s / 2):
             spent = f"{self._spent(sessions) / 3600:.2f} of {self.order.hours:g} hours are spent"
             return self._end(sessions, f"{spent}: more with --hours {2 * self.order.hours:g}")
         if attach:
-            return self._end(sessions, "the same command without --attach goes on")
+            lost = f"session {len(sessions)} is lost; " if sessions and sessions[-1].lost else ""
+            return self._end(sessions, f"{lost}the same command without --attach goes on")
         if len(sessions) > 1 and sessions[-1].good and not moved(sessions):
             raise RemoteError(
                 f"session {sessions[-1].number} trained nothing that the one before had not: "
@@ -100,6 +107,13 @@ class Chain:
     ) -> Ended:
         return Ended(tuple(sessions), self._spent(sessions), why, failed, tail)
 
+    def _wanted(self, sessions: list[Session]) -> TrainOrder:
+        """Return the order less the runs that came back finished out of a lost session."""
+        kept = {run for one in sessions for run in one.kept}
+        return replace(
+            self.order, jobs=tuple(one for one in self.order.jobs if one.run not in kept)
+        )
+
     def _spent(self, sessions: list[Session]) -> float:
         return sum(one.seconds for one in sessions)
 
@@ -109,30 +123,16 @@ class Chain:
         sessions: list[Session],
         ask: Callable[[budget.Judgement, float], None],
     ) -> Mapping[str, Any]:
-        order, spent = self.order, self._spent(sessions)
+        order, spent = self._wanted(sessions), self._spent(sessions)
         account = self.remote.account()
-        base = next((one for one in reversed(sessions) if one.good), None)
-        turn = next(one for one in TURNS if base is None or base.ref != order.kernel(account, one))
-        ref, mark = order.kernel(account, turn), f'TOKEN = "{token(order, number)}"'
-        seen: list[str] = []
-
-        def is_it(source: str) -> bool:
-            seen[:] = [source]
-            return mark in source
-
-        def look(since: str) -> dict[str, Any] | None:
-            there = self.remote.find_version(ref, is_it)
-            if there is None:
-                return None
-            told = _SECONDS.search(seen[0])
-            seconds = float(told[1]) if told else train_order.SESSION_S
-            return {"ref": there.ref, "version": there.version, "at": since, "seconds": seconds}
+        base, turn = self._turn(sessions)
+        ref, mark = order.kernel(account, turn), self._mark(number)
 
         def send() -> dict[str, Any]:
             judgement = train_order.judge(order, self.remote, self.records, spent_s=spent)
             seconds = train_order.session_s(order, judgement, spent_s=spent)
             budget.require(judgement, over_quota=order.over_quota)
-            if number == 1:
+            if not sessions or sessions[-1].lost:
                 ask(judgement, seconds)
             push = session_push(
                 order,
@@ -149,7 +149,29 @@ class Chain:
             made = push_when_free(self.remote, push, limit_s=QUEUE_S, progress=self.progress)
             return {"ref": made.ref, "version": made.version, "at": now(), "seconds": seconds}
 
-        return self.steps.effect(f"push {number}", {"ref": ref, "mark": mark}, look, send)
+        effect = {"ref": ref, "mark": mark}
+        return self.steps.effect(
+            f"push {number}", effect, lambda since: find_pushed(self.remote, ref, mark, since), send
+        )
+
+    def _found(self, number: int, sessions: list[Session]) -> Mapping[str, Any] | None:
+        """Return a session that was pushed by a command which could not note it, None for none."""
+        rows = self.records.select(StepRow, job=self.order.job, name=f"push {number}")
+        if not rows:
+            return None
+        ref = self.order.kernel(self.remote.account(), self._turn(sessions)[1])
+        there = find_pushed(self.remote, ref, self._mark(number), rows[0].intent_at)
+        return None if there is None else self.records.done(rows[0], there).result
+
+    def _turn(self, sessions: list[Session]) -> tuple[Session | None, str]:
+        """Return the session that the next one goes on from, and which kernel's turn it is."""
+        base = next((one for one in reversed(sessions) if one.good), None)
+        account = self.remote.account()
+        free = (one for one in TURNS if base is None or base.ref != self.order.kernel(account, one))
+        return base, next(free)
+
+    def _mark(self, number: int) -> str:
+        return f'TOKEN = "{token(self.order, number)}"'
 
     def _dataset(self, number: int, part: Part) -> str:
         """Bring up one part and return its version as a kernel's source."""
@@ -197,6 +219,10 @@ class Chain:
         left = self.steps.once(
             f"pull {number}", {"ref": ref, "version": version}, lambda: self._pull(session)
         )
+        if "lost" in left:
+            told = str(left["lost"])
+            self.progress.note(f"session {number} counts as lost: {told}")
+            return Session(number, ref, version, session.seconds, {}, told, tuple(left["kept"]))
         return Session(number, ref, version, session.seconds, left)
 
     def _told(self, number: int) -> bool:
@@ -208,12 +234,10 @@ class Chain:
 
     def _pull(self, session: Session) -> dict[str, Any]:
         folder = self.work / f"{self.order.key}-{session.number}"
-        mark = token(self.order, session.number)
-        left = train_pull.download(
-            self.remote, session.ref, session.version, mark, folder, progress=self.progress
+        where, mark = (session.ref, session.version), token(self.order, session.number)
+        told = train_pull.bring(
+            self.remote, *where, mark, folder, self.runs, progress=self.progress
         )
-        train_pull.place(left, self.runs)
-        told = {"jobs": dict(left.jobs), "progress": left.progress}
         shutil.rmtree(folder, ignore_errors=True)
         return told
 

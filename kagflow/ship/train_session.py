@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kagflow.progress import read_news
+from kagflow.ship import train_order
 from kagflow.ship.cause import cause
+from kagflow.ship.remote import Remote
 from kagflow.ship.remote_types import KernelStatus, LogLine
 
 TAIL = 30
+_SECONDS = re.compile(r"^SECONDS = ([\d.]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Session:
-    """What is known of one session; `left` is empty where it brought nothing back."""
+    """What is known of one session; `left` is empty where it brought nothing back.
+
+    One whose output arrives damaged is `lost`, in these words; the runs that are `kept` of it are
+    those that arrived whole and finished.
+    """
 
     number: int
     ref: str
     version: int
     seconds: float = 0.0
     left: Mapping[str, Any] = field(default_factory=dict)
+    lost: str = ""
+    kept: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -56,10 +66,31 @@ class Ended:
     tail: tuple[str, ...] = ()
 
 
+def find_pushed(remote: Remote, ref: str, mark: str, since: str) -> dict[str, Any] | None:
+    """Return the push of a session whose kernel's source carries `mark`, None where there is none.
+
+    `since` is when it was meant to be pushed.
+    """
+    seen: list[str] = []
+
+    def is_it(source: str) -> bool:
+        seen[:] = [source]
+        return mark in source
+
+    there = remote.find_version(ref, is_it)
+    if there is None:
+        return None
+    told = _SECONDS.search(seen[0])
+    seconds = float(told[1]) if told else train_order.SESSION_S
+    return {"ref": there.ref, "version": there.version, "at": since, "seconds": seconds}
+
+
 def moved(sessions: list[Session]) -> bool:
     """Tell whether the last session that left something is further than the one before."""
-    good = [one.progress for one in sessions if one.good]
-    return len(good) < 2 or good[-1] > good[-2]
+    good = [one for one in sessions if one.good]
+    if len(good) < 2 or set(good[-1].left["jobs"]) != set(good[-2].left["jobs"]):
+        return True
+    return good[-1].progress > good[-2].progress
 
 
 def said_of(ref: str, version: int, status: KernelStatus, log: tuple[LogLine, ...]) -> list[str]:

@@ -15,7 +15,7 @@ import uvicorn
 
 from kagflow.rehearse import app, server
 from kagflow.rehearse.faults import Plan
-from kagflow.rehearse.runner import Runner
+from kagflow.rehearse.runner import Execute, Runner
 from kagflow.rehearse.sandbox import SandboxResult, SandboxSpec
 from kagflow.rehearse.store import Store
 
@@ -43,10 +43,10 @@ def instant(spec: SandboxSpec, *, log_file: Path) -> SandboxResult:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Served]:
-    """Serve a store on a free port until the block ends."""
+def serve(folder: Path, execute: Execute = instant) -> Iterator[Served]:
+    """Serve a store on a free port until the block ends; `execute` runs the kernels."""
     store, plan = Store(folder), Plan()
-    runner = Runner(store, execute=instant)
+    runner = Runner(store, execute=execute)
     runner.start()
     bound = server.listen(0)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"

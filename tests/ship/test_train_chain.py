@@ -25,6 +25,7 @@ from kagflow.ship.records import HoursRow, Records
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_types import KernelPush
 from kagflow.ship.train_order import TrainJob, TrainOrder
+from kagflow.ship.train_session import Session, moved
 
 GOAL = 6
 # What the stand-in is told; it never runs.
@@ -75,10 +76,17 @@ def leave(working: Path, token: str, mode: str, step: int, text: str) -> None:
         }
         for path in run.iterdir()
     }
-    job = {"finished": step >= GOAL, "code": 3 if mode == "raise" else 0}
-    told = {"token": "x" if mode == "other" else token, "files": files, "jobs": {"tiny/fold0": job}}
+    jobs = {"tiny/fold0": {"finished": step >= GOAL, "code": 3 if mode == "raise" else 0}}
+    if mode == "half":
+        whole = run.with_name("fold1") / "run.json"
+        whole.parent.mkdir()
+        whole.write_text("whole")
+        facts = {"sha256": hashlib.sha256(b"whole").hexdigest()}
+        files[whole.relative_to(working).as_posix()] = facts
+        jobs["tiny/fold1"] = {"finished": True, "code": 0}
+    told = {"token": "x" if mode == "other" else token, "files": files, "jobs": jobs}
     (working / train_pull.MANIFEST).write_text(json.dumps(told))
-    if mode == "damage":
+    if mode in ("damage", "half"):
         (run / f"ckpt-{step}.pt").write_text("torn")
 
 
@@ -109,6 +117,16 @@ def part(root: Path, name: str, text: str) -> parts.Part:
     return load.place_part(root / name, parts.seal(name, facts, python="3.12"), {file.name: file})
 
 
+class Notes:
+    """Take notes; all else is of no interest."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.note = notes.append
+
+    def __getattr__(self, name: str):
+        return lambda *_, **__: None
+
+
 class Away:
     """One user's training; `modes` say how the kernel of each session behaves."""
 
@@ -117,6 +135,8 @@ class Away:
         self.records, self.runs = Records(folder / "records"), folder / "runs"
         self.parts = (part(folder / "parts", "code", "wheel"), part(folder / "parts", "load", "x"))
         self.asked: list[float] = []
+        self.notes: list[str] = []
+        self.jobs: list[tuple[TrainJob, ...]] = []
         self.order = TrainOrder(
             key="0123456789ab",
             competition="tiny",
@@ -130,6 +150,7 @@ class Away:
         monkeypatch.setattr(train_chain, "session_push", self.push)
 
     def push(self, order, account, number, **given) -> KernelPush:
+        self.jobs.append(order.jobs)
         told = {
             "@token": f"{order.key}/{number}",
             "@seconds": f"{given['seconds']:.1f}",
@@ -158,6 +179,7 @@ class Away:
             self.records,
             runs=self.runs,
             work=self.folder / "work",
+            progress=Notes(self.notes),
         )
         return chain.run(attach=attach, ask=lambda judged, seconds: self.asked.append(seconds))
 
@@ -178,6 +200,7 @@ def away(served, tmp_path: Path, monkeypatch) -> Away:
     user = f"user{abs(hash(tmp_path)) % 10**8}"
     url = served[1].replace("http://", f"http://{user}:local@")
     monkeypatch.setattr(waits, "LONGEST_WAIT", {"local": 0.05})
+    monkeypatch.setattr(train_pull, "AGAIN_S", 0.0)
 
     def make() -> Remote:
         return Remote("local", url=url, state=tmp_path / "state")
@@ -344,12 +367,71 @@ def test_a_session_without_progress_ends_the_chain(away: Away) -> None:
         away.run()
 
 
-@pytest.mark.parametrize(("mode", "words"), [("damage", "as it was left"), ("other", "session x")])
-def test_what_is_not_as_it_was_left_is_not_taken(away: Away, mode: str, words: str) -> None:
-    away.modes = {1: mode}
-    with pytest.raises(DataError, match=words):
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(("mode", "words"), [("damage", "as left"), ("other", "session x")])
+def test_an_output_that_stays_damaged_is_a_lost_session(
+    away: Away, number: int, mode: str, words: str
+) -> None:
+    """It is said and asked about, and the next one goes on from the last that was whole."""
+    away.modes = {number: mode}
+    ended = away.run()
+    assert [one.number for one in ended.sessions if one.lost] == [number]
+    assert words in ended.sessions[number - 1].lost
+    assert len(ended.sessions) == 4
+    assert away.made == unbroken()
+    assert load.checkpoint_step(away.runs / "tiny" / "fold0") == GOAL
+    assert len(away.asked) == 2
+    notes = [one for one in away.notes if words in one]
+    assert [one.rpartition("; ")[2] for one in notes[:1]] == ["downloading it once more"]
+    assert notes[1].startswith(f"session {number} counts as lost: ")
+    assert len(away.records.select(HoursRow)) == 4
+
+
+def test_two_lost_sessions_in_a_row_stop_until_the_same_command_comes(away: Away) -> None:
+    away.modes = {2: "damage", 3: "damage", 4: "damage"}
+    with pytest.raises(DataError, match="two sessions in a row are lost; session 3"):
         away.run()
-    assert not away.runs.exists()
+    assert load.checkpoint_step(away.runs / "tiny" / "fold0") == 2
+    ended = away.run(attach=True)
+    assert "session 3 is lost; the same command without --attach" in ended.why
+    with pytest.raises(DataError, match="session 4") as lost:
+        away.run()
+    assert "begins one more" in lost.value.hint
+    away.run()
+    assert away.made == unbroken()
+    assert len(away.records.select(HoursRow)) == 6
+
+
+def test_what_is_whole_of_a_lost_session_is_kept_and_not_trained_again(away: Away) -> None:
+    other = TrainJob("tiny/fold1", ("train", "tiny", "fold=1"))
+    away.order = TrainOrder(**{**vars(away.order), "jobs": (*away.order.jobs, other)})
+    away.modes = {1: "half"}
+    away.run()
+    assert (away.runs / "tiny" / "fold1" / "run.json").read_text() == "whole"
+    assert away.made == unbroken()
+    assert [len(one) for one in away.jobs] == [2, 1, 1, 1]
+
+
+def test_fewer_runs_need_not_be_further_than_more_were() -> None:
+    def left(step: int, *runs: str) -> dict[str, object]:
+        return {"jobs": {run: {"finished": False} for run in runs}, "progress": [0, step]}
+
+    both, lost = Session(1, "a", 1, left=left(500, "x", "y")), Session(2, "b", 1, lost="torn")
+    assert moved([both, lost, Session(3, "b", 2, left=left(400, "x"))])
+    assert not moved([both, lost, Session(3, "b", 2, left=left(500, "x", "y"))])
+
+
+def test_an_output_that_was_listed_late_is_no_lost_session(away: Away, monkeypatch) -> None:
+    remote, seen = away.make_remote(), []
+    outputs = remote.kernel_outputs
+
+    def late(*given, **where):
+        seen.append(given)
+        return () if len(seen) == 1 else outputs(*given, **where)
+
+    monkeypatch.setattr(remote, "kernel_outputs", late)
+    away.make_remote = lambda: remote
+    assert [one.lost for one in away.run().sessions] == ["", "", ""]
 
 
 def test_the_hours_end_the_chain(away: Away, monkeypatch) -> None:
