@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kagflow.cli import away, jobs, remotes, words
+from kagflow.cli import away, handed, jobs, remotes, words
 from kagflow.cli.executors import Order
+from kagflow.cli.handed import ORDER
 from kagflow.cli.jobs import Job
 from kagflow.cli.sweep import Failure, Outcome
 from kagflow.cli.watch import Watch
@@ -19,13 +20,12 @@ from kagflow.workspace import user_state
 if TYPE_CHECKING:
     from kagflow.ship.budget import Judgement
     from kagflow.ship.parts import Part
-    from kagflow.ship.records import Records, StepRow
+    from kagflow.ship.records import Records
     from kagflow.ship.remote import Remote
     from kagflow.ship.train_order import TrainOrder
     from kagflow.ship.train_session import Ended
 
 HOURS = 12.0
-ORDER = "order"
 # What a session has for an accelerator: its name as torch tells it, and how many.
 GPUS = {"NvidiaTeslaT4": ("Tesla T4", 2)}
 
@@ -64,12 +64,12 @@ def _follow(
     from kagflow.ship.train_chain import Chain
 
     session, known = order.session, order.known
-    handed = _handed_over(order, wanted, records, attach=attach)
+    parts = _handed_over(order, wanted, records, attach=attach)
     try:
         with Watch(session.out, known.config.classes) as watch:
             chain = Chain(
                 wanted,
-                handed,
+                parts,
                 remote,
                 records,
                 runs=session.workspace.runs(known.name),
@@ -169,12 +169,7 @@ def _handed_over(
         )
         return {train_order.CODE: code.hash, LOAD: away.build_load(order, root / LOAD).hash}
 
-    effect = {
-        "competition": known.name,
-        "root": str(session.workspace.root),
-        "profile": session.workspace.profile,
-        "words": [list(job.words) for job in order.planned],
-    }
+    effect = handed.effect(session, known, order.planned)
     named = Steps(records, wanted.job, lambda _: None).once(ORDER, effect, collect)
     return train_order.read_parts(root, {key: str(value) for key, value in named.items()})
 
@@ -184,25 +179,19 @@ def _newest(order: Order, records: Records) -> tuple[Order, str]:
     from kagflow.ship.records import StepRow
     from kagflow.ship.train_order import PREFIX
 
-    workspace = order.session.workspace
-    mine = {
-        "competition": order.known.name,
-        "root": str(workspace.root),
-        "profile": workspace.profile,
-    }
-
-    def is_mine(row: StepRow) -> bool:
-        return row.job.startswith(f"{PREFIX}:") and all(
-            row.effect.get(key) == value for key, value in mine.items()
-        )
-
-    found = [row for row in records.select(StepRow, name=ORDER) if is_mine(row)]
+    rows = records.select(StepRow, name=ORDER)
+    found = [
+        row
+        for row in rows
+        if row.job.startswith(f"{PREFIX}:") and handed.mine(order.session, order.known, row)
+    ]
     if not found:
         raise _nothing(order)
+    newest = max(found, key=lambda row: (handed.pushed(records, row.job), row.intent_at))
     planned: list[Job] = []
-    for one in found[-1].effect["words"]:
+    for one in newest.effect["words"]:
         planned += jobs.plan(order.session, order.known, words.split(one).overrides)
-    return replace(order, planned=tuple(planned)), found[-1].job.removeprefix(f"{PREFIX}:")
+    return replace(order, planned=tuple(planned)), newest.job.removeprefix(f"{PREFIX}:")
 
 
 def _nothing(order: Order) -> UsageError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kagflow.cli import away, competitions, jobs, words
+from kagflow.cli import away, competitions, handed, jobs, words
 from kagflow.cli.executors import Order
 from kagflow.cli.jobs import Job
 from kagflow.cli.ssh_outcome import Told, outcome
@@ -115,7 +115,11 @@ class _Visit:
             "words": [list(one.words) for one in order.planned],
             "accelerator": next(iter(link.facts["gpus"]), "cpu"),
         }
-        standing, fresh = ssh_job.start(link, job, steps, deadline=deadline, note=note)
+        with handed.noted(
+            order.session, order.known, order.planned,
+            host=str(link.host), job=job, started=str(note["started"]),
+        ):  # fmt: skip
+            standing, fresh = ssh_job.start(link, job, steps, deadline=deadline, note=note)
         what = "trains" if fresh else "trains already, and goes on,"
         order.session.out.say(f"{link.host} {what} in process {standing.pid}")
         return standing

@@ -9,8 +9,18 @@ from typing import Annotated
 
 import typer
 
-from kagflow.cli import competitions, executors, find_lr, jobs, notify, plan, pseudo, words
-from kagflow.cli.executors import KAGGLE, LOCAL, Order
+from kagflow.cli import (
+    competitions,
+    executors,
+    find_lr,
+    handed,
+    jobs,
+    notify,
+    plan,
+    pseudo,
+    words,
+)
+from kagflow.cli.executors import LOCAL, Order
 from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
 from kagflow.cli.sweep import Outcome
 from kagflow.cli.trained import report
@@ -57,9 +67,10 @@ def command(
     session = open_session(context)
     said = words.split(given or [])
     known = competitions.find(session.workspace, said.competition)
-    on = _place(on, attach=attach, find_rate=find_rate)
-    typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
+    if find_rate and (attach or on != LOCAL):
+        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
     if plan_only:
+        typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
         said.overrides.pop("on_done", None)
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
         planned = jobs.plan(session, known, said.overrides, unfetched=True)
@@ -73,17 +84,15 @@ def command(
         if find_rate:
             done.value = find_lr.find(session, known, planned, how)
             return
+        if attach and on == LOCAL:
+            on = handed.last(session, known, planned)
+            session.out.say(f"handed over last: --on {on}")
+        typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
         order = Order(session, known, tuple(planned), how, hours, over_quota, typed, yes)
         outcome = executors.executor(on).run(order, attach=attach)
         done.value = report(session, outcome, again=session.command(typed))
         done.status = outcome.status
     _exit(session, outcome)
-
-
-def _place(on: str, *, attach: bool, find_rate: bool) -> str:
-    if find_rate and (attach or on != LOCAL):
-        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
-    return KAGGLE if attach and on == LOCAL else on
 
 
 def _exit(session: Session, outcome: Outcome) -> None:

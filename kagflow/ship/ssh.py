@@ -77,7 +77,8 @@ class Host:
         return cls(target, None if found[2] is None else int(found[2]))
 
     def __str__(self) -> str:
-        return self.target if self.port is None else f"{self.target}:{self.port}"
+        name = self.for_rsync
+        return name if self.port is None else f"{name}:{self.port}"
 
     @property
     def for_rsync(self) -> str:

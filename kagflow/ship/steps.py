@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kagflow.errors import AuthError, RemoteError
+from kagflow.errors import AuthError, RefusedError, RemoteError
 from kagflow.ship.records import Records, StepRow
 
 LOOKS = 3  # for what a try that was cut off may have done: it takes a while to show
@@ -58,6 +58,6 @@ class Steps:
         self.records.update(StepRow, step.id, state="intent")
         try:
             return send()
-        except (RemoteError, AuthError):
+        except (RemoteError, AuthError, RefusedError):
             self.records.update(StepRow, step.id, state="refused")
             raise

@@ -97,6 +97,10 @@ def test_a_host_trains_what_this_machine_would_have(box: Any, root: Path, kagflo
     assert '"what"' not in kagflow.err
     (row,) = Records(Path(os.environ["KAGFLOW_HOME"])).select(HoursRow, competition="shapes")
     assert (row.place, row.subject, row.accelerator) == ("ssh:box", f"{RUN}/fold1", "cpu")
+    # No place is named: it was handed over there last.
+    (attached,) = kagflow("train", "--attach")["runs"]
+    assert "handed over last: --on ssh:box" in kagflow.err
+    assert attached["score"] == there["score"]
     shutil.rmtree(folder)
     (here,) = kagflow(*WORDS, "fold=1")["runs"]
     assert there["score"] == here["score"]
@@ -131,7 +135,7 @@ def test_a_killed_command_is_attached_to_again(box: Any, root: Path, kagflow: An
     child.kill()
     child.wait()
     run = "tiny+batch=4+epochs=60"
-    (told,) = kagflow("train", "--on", "ssh:box", "--attach")["runs"]
+    (told,) = kagflow("train", "--attach")["runs"]
     assert (told["run"], told["finished"]) == (run, True)
     jobs = box.folder / "home of the höst" / ".kagflow-host" / "jobs"
     assert len(list(jobs.glob("*/job.json"))) == 1
@@ -210,6 +214,8 @@ def test_a_sweep_goes_on_past_what_fails(box: Any, root: Path, kagflow: Any) -> 
 def test_there_is_nothing_to_attach_to(box: Any, root: Path, kagflow: Any) -> None:
     told = kagflow("train", "--on", "ssh:box", "--attach", code=2)
     assert "nothing of this was handed over to box" in told["error"]
+    told = kagflow("train", "--attach", code=2)
+    assert "nothing of shapes was handed over from this workspace" in told["error"]
     told = kagflow(*WORDS, "fold=1", "--on", "ssh:-oProxyCommand=x", code=2)
     assert "names no host" in told["error"]
     shutil.rmtree(root / "data")

@@ -91,6 +91,7 @@ def test_a_host_is_named_as_ssh_names_it(word: str, target: str, port: int | Non
     host = Host.parse(word)
     assert (host.target, host.port) == (target, port)
     assert host.for_rsync.count("[") == ("::" in target)
+    assert Host.parse(str(host)) == host
 
 
 @pytest.mark.parametrize(
