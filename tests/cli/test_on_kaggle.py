@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -257,6 +258,23 @@ def test_a_failed_run_is_told_beside_one_that_is_left(stage: Stage) -> None:
     assert found.failed[0].exit_code == RemoteError.exit_code
 
 
+def test_a_kernels_news_are_told_as_those_of_a_training_here(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"epoch": 0, "loss": 0.5, "images_per_second": 20.0, "wait_share": 0.1}
+    news = {"what": "show", "of": "tiny fold 0", "figures": figures, "whole": True}
+
+    def follow(chain: Any, ask: Any) -> Ended:
+        for text in (json.dumps(news), "a remark", json.dumps(news)):
+            chain.where["progress"].note(text)
+        return Ended((), 0.0)
+
+    stage.ends, stage.session = follow, replace(stage.session, out=Output())
+    stage.train("fold=0")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2:] == ["  epoch 1: loss 0.5000; 20.0 images/s, waiting 10%", "a remark"]
+
+
 def test_an_interrupt_loses_nothing(stage: Stage) -> None:
     def stop(chain: Any, ask: Any) -> Ended:
         raise KeyboardInterrupt
@@ -307,6 +325,9 @@ def test_sessions_through_kills_and_a_refusal_make_what_one_run_makes(
     place.kagflow(*AWAY, until="took over")
     attached = place.kagflow("train", "--attach")
     assert "took over" in attached
+    epochs = re.findall(r"^  epoch (\d+): loss", attached, re.MULTILINE)
+    assert epochs
+    assert len(set(epochs)) == len(epochs)
     assert "goes on" in attached
     place.kagflow(*AWAY, until="session 3:")
     said = place.kagflow(*AWAY)

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from kagflow.errors import DataError, NetworkError, RemoteError
+from kagflow.errors import DataError, NetworkError, RefusedError, RemoteError
 from kagflow.rehearse import app, server, settings
 from kagflow.rehearse.runner import Runner
 from kagflow.rehearse.sandbox import SandboxResult
 from kagflow.rehearse.store import Store
 from kagflow.ship import load, parts, train_chain, train_order, train_pull, waits
-from kagflow.ship.records import HoursRow, Records
+from kagflow.ship.records import HoursRow, Records, StepRow
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_types import KernelPush
 from kagflow.ship.train_order import TrainJob, TrainOrder
@@ -181,7 +181,10 @@ class Away:
             work=self.folder / "work",
             progress=Notes(self.notes),
         )
-        return chain.run(attach=attach, ask=lambda judged, seconds: self.asked.append(seconds))
+        return chain.run(attach=attach, ask=self.ask)
+
+    def ask(self, judged, seconds: float) -> None:
+        self.asked.append(seconds)
 
     @property
     def made(self) -> str:
@@ -290,6 +293,21 @@ def test_hours_that_do_not_fit_are_not_begun(away: Away, kaggle) -> None:
         away.run()
     assert "--over-quota" in refused.value.hint
     assert away.asked == []
+
+
+def test_a_no_is_an_answer_and_nothing_is_looked_for(away: Away, monkeypatch) -> None:
+    def no(judged, seconds):
+        raise RefusedError("not handed over")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(away, "ask", no)
+        with pytest.raises(RefusedError):
+            away.run()
+    (push,) = away.records.select(StepRow, name="push 1")
+    assert push.state == "refused"
+    assert "--attach goes on" in away.run(attach=True).why
+    away.run()
+    assert away.made == unbroken()
 
 
 def test_a_slot_is_waited_for(away: Away, kaggle, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -198,3 +199,23 @@ def test_train_waits_or_stops_as_kaggle_says(served, away, name) -> None:
         [True] * case.sessions
     )
     assert all(row.state == "done" for row in away.records.select(StepRow))
+
+
+def test_a_dataset_version_that_failed_is_sent_again(served, away) -> None:
+    """The version itself is broken: its mark finds nothing any more."""
+    served.plan.set(named("dataset-failed"))
+    with pytest.raises(KagflowError, match="FAILED"):
+        away.run()
+    served.plan.set(())
+    # Kaggle said FAILED at once: what it still processes would become ready afterwards.
+    ours = "dataset IN (SELECT id FROM dataset WHERE owner = ?)"
+    waiting = f"SELECT * FROM dataset_version WHERE status = 'BLOBS_RECEIVED' AND {ours}"
+    while served.store.row(waiting, (away.user,)):
+        time.sleep(0.01)
+    broken = f"UPDATE dataset_version SET status = 'FAILED' WHERE {ours}"
+    served.store.execute(broken, (away.user,))
+    away.run()
+    assert away.made == chains.unbroken()
+    assert counts(served, away.user) == (3, 2)
+    sent = [row.result for row in away.records.select(StepRow) if row.name.startswith("dataset")]
+    assert [one["version"] for one in sent] == [2, 1, 2, 1]
