@@ -37,10 +37,11 @@ def unfinished(order: Order) -> list[Job]:
     return [job for job in order.planned if not (job.folder / "run.json").is_file()]
 
 
-def build_load(order: Order, root: Path, *, hub: bool = False) -> Part:
+def build_load(order: Order, root: Path, *, hub: bool = False, test_images: bool = False) -> Part:
     """Write what the unfinished jobs need beside images and code as a folder below `root`.
 
-    `hub` says that a model hub may be reached from there; else its files go along.
+    `hub` says that a model hub may be reached from there; else its files go along. `test_images`
+    that those with pseudo-labels are not there. Pseudo-labels are made here, on first use.
     """
     from kagflow.learn import plugins
     from kagflow.ship import load
@@ -50,6 +51,8 @@ def build_load(order: Order, root: Path, *, hub: bool = False) -> Part:
     for job in todo:
         code |= plugins.files(job.recipe.model_dump(mode="json"))
     session, known = order.session, order.known
+    # First: a run's folder names its store from then on.
+    pseudo = _pseudo(order, todo, test_images=test_images)
     files = load.places(
         session.workspace,
         known.folder,
@@ -57,6 +60,7 @@ def build_load(order: Order, root: Path, *, hub: bool = False) -> Part:
         weights=_weights(todo),
         runs=[job.folder for job in todo if job.folder.is_dir()],
     )
+    files |= pseudo
     if not hub:
         files |= _from_hub(order, todo)
     place = load.data_place(session.workspace, known.name)
@@ -125,6 +129,22 @@ def _packaged(planned: tuple[Job, ...]) -> bool:
 
 def _weights(todo: list[Job]) -> list[str]:
     return sorted({job.recipe.weights for job in todo if not _begun(job)} - NO_FILE)
+
+
+def _pseudo(order: Order, todo: list[Job], *, test_images: bool) -> dict[str, Path]:
+    """Return the stores of pseudo-labels by where they belong, and the images they are of."""
+    from kagflow.cli.training import wanted
+    from kagflow.learn import pseudo
+    from kagflow.learn.prepare import find_device
+
+    session, known = order.session, order.known
+    root, found = session.workspace.root, list[Path]()
+    for job in [one for one in todo if one.recipe.pseudo is not None]:
+        asked = wanted(session, known, job, order.how, "auto")
+        store = pseudo.ensure(asked, str(find_device("auto")), session.out.progress())
+        assert store is not None
+        found += pseudo.files(store, asked.data / asked.spec.test_images if test_images else None)
+    return {path.relative_to(root).as_posix(): path for path in found}
 
 
 def _from_hub(order: Order, todo: list[Job]) -> dict[str, Path]:

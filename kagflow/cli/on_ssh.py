@@ -94,7 +94,9 @@ class _Visit:
         order, link = self.order, self.link
         python = ssh_env.ready(link, ssh_env.needs(away.requires(order)))
         with tempfile.TemporaryDirectory(prefix="kagflow-load-") as made:
-            laid = self.ground.lay(link, job, away.build_load(order, Path(made), hub=True))
+            laid = self.ground.lay(
+                link, job, away.build_load(order, Path(made), hub=True, test_images=True)
+            )
         deadline = _deadline(order)
         command = [python, "-P", "-m", "kagflow.cli.app", "--json"]
         training = {

@@ -18,19 +18,22 @@ def check(session: Session, known: Known, planned: Sequence[Job], how: How) -> N
     An ensemble that is there is taken as it is: the folds of a run must not learn from different
     ones because the first of them has finished meanwhile. Raises UsageError listing every fault.
     """
-    asking = [job for job in planned if job.recipe.pseudo is not None]
-    if not asking:
+    if all(job.recipe.pseudo is None for job in planned):
         return
     from kagflow.learn import pseudo
 
+    asking = [
+        job
+        for job in planned
+        if job.recipe.pseudo is not None and pseudo.noted_store(job.folder) is None
+    ]
     default = ensemble.path(session, known, ensemble.DEFAULT)
     if any(job.recipe.pseudo == ensemble.DEFAULT for job in asking) and not default.is_file():
         ensemble.ensure(session, known)
     faults: dict[str, UsageError] = {}
     for job in asking:
-        if pseudo.noted_store(job.folder) is None:
-            try:
-                pseudo.find_teacher(wanted(session, known, job, how, "auto"))
-            except UsageError as error:
-                faults.setdefault(error.message, error)
+        try:
+            pseudo.find_teacher(wanted(session, known, job, how, "auto"))
+        except UsageError as error:
+            faults.setdefault(error.message, error)
     jobs.raise_all(list(faults.values()))

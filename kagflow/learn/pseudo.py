@@ -28,7 +28,7 @@ from kagflow.infer.models import nearest
 from kagflow.infer.postprocess import ClassRule, vetoed
 from kagflow.learn.cache import data_hash
 from kagflow.learn.job import Job, pair
-from kagflow.learn.oof import OofWriter
+from kagflow.learn.oof import OofReader, OofWriter
 from kagflow.naming import FULL, Fold, fold_folder
 from kagflow.progress import QUIET, Progress
 from kagflow.task.folds import largest_group, make_clusters, read_folds
@@ -91,6 +91,15 @@ def noted_store(run_dir: Path) -> Path | None:
 
 def _home(run_dir: Path) -> Path:
     return run_dir.parents[3]
+
+
+def files(store: Path, images: Path | None) -> list[Path]:
+    """List the files of a store; with `images`, the test folder, those it is of as well."""
+    found = [path for path in sorted(store.rglob("*")) if path.is_file()]
+    if images is not None:
+        with OofReader(store / PROBS) as reader:
+            found += [images / name for name in reader.image_ids]
+    return found
 
 
 def told(run_dir: Path) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from kagflow.cli.ssh_outcome import Told, outcome
 from kagflow.errors import RemoteError
 from kagflow.ship.records import HoursRow, Records
 from kagflow.task.folds import write_folds
+from kagflow.task.index import build_index, write_index
 
 TESTS = Path(__file__).parents[1]
 SHAPES = TESTS / "competitions" / "shapes"
@@ -69,7 +70,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folds[name] = (number, number % 3)
     (data / "train.csv").write_text("\n".join(rows) + "\n")
     write_folds(data / "folds.csv", folds)
-    (data / "manifest.json").write_text("{}")
+    (data / "manifest.json").write_text('{"profile": "kaggle"}')
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return root
@@ -106,6 +107,26 @@ def test_a_host_trains_what_this_machine_would_have(box: Any, root: Path, kagflo
     assert there["score"] == here["score"]
     for name, data in kept.items():
         assert (folder / name).read_bytes() == data, name
+
+
+def test_pseudo_labels_and_their_images_go_along(box: Any, root: Path, kagflow: Any) -> None:
+    """The host has no test images; what it trains is what this machine would have trained."""
+    data = root / "data" / "shapes"
+    (data / "test_images").mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        pixels = rng.integers(0, 255, (48, 48), np.uint8)
+        cv2.imwrite(str(data / "test_images" / f"{number:02}.png"), pixels)
+    write_index(data / "index.csv", build_index(data / "train_images"))
+    kagflow(*WORDS, "fold=1,2")
+    student = (*WORDS, "fold=1", "pseudo=default", "pseudo_share=0.25")
+    kagflow(*student, "--on", "ssh:box")
+    folder = root / "runs" / "shapes" / f"{RUN}+pseudo=default+pseudo_share=0.25" / "fold1"
+    kept = (folder / "best.safetensors").read_bytes()
+    assert json.loads((folder / "run.json").read_text())["pseudo"]["images"] == 4
+    shutil.rmtree(folder)
+    kagflow(*student)
+    assert (folder / "best.safetensors").read_bytes() == kept
 
 
 def start(*words: str) -> subprocess.Popen[str]:

@@ -139,11 +139,11 @@ def test_pseudo_labels_bring_a_share_that_a_step_has_room_for(recipe: Path) -> N
     assert load_recipe(recipe).pseudo_share is None
     assert load_recipe(recipe, ["pseudo=default"]).pseudo_share == 0.125
     assert load_recipe(recipe, ["pseudo=a", "pseudo_share=0.25", "batch=4"]).pseudo_share == 0.25
-    with pytest.raises(UsageError, match="'pseudo_share': .*none of the 4 images of a step"):
+    with pytest.raises(UsageError, match=r"'pseudo_share': .*none of the 4 images of a step"):
         load_recipe(recipe, ["pseudo=a", "batch=4"])
     assert load_recipe(recipe, ["pseudo=a", "batch=4", "accumulate=2"]).pseudo == "a"
     for bad in ("pseudo=../a", "pseudo=.a", "pseudo=a/b"):
-        with pytest.raises(UsageError, match="'pseudo': .*the name of an ensemble"):
+        with pytest.raises(UsageError, match=r"'pseudo': .*the name of an ensemble"):
             load_recipe(recipe, [bad])
     with pytest.raises(UsageError, match="'pseudo_share'"):
         load_recipe(recipe, ["pseudo=a", "pseudo_share=0.6"])
