@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("what", choices=("status", "row", "next"))
     parser.add_argument("row", nargs="?", choices=sorted(rows.ROWS))
     parser.add_argument("--minutes", type=float, default=None)
+    parser.add_argument("--data", choices=DATA, help="this one alone: two may train side by side")
     given = parser.parse_args()
     root = given.root.resolve()
     sys.path.insert(0, str(resources.competitions()))
@@ -145,7 +146,7 @@ def main() -> None:
         return
     until = time.monotonic() + given.minutes * 60 if given.minutes else None
     for unit in missing(order(given.row)):
-        if do(root, unit, until=until):
+        if given.data in (None, unit[0]) and do(root, unit, until=until):
             write_rows()
     write_rows()
 

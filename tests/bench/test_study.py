@@ -252,3 +252,16 @@ def test_a_gate_counts_as_a_gate_and_masks_are_averaged(bench, tmp_path: Path) -
 
 def test_groups_lose_their_names(bench) -> None:
     assert bench.records._small(np.array([907, 12, 907, 3])) == [0, 1, 0, 2]
+
+
+def test_two_may_train_side_by_side_each_its_own_data(bench, kept: Path, monkeypatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(bench.study, "do", lambda root, unit, until: asked.append(unit[0]))
+    for words, data in (
+        ([], {"neu_steel", "magnetic_tile"}),
+        (["--data", "neu_steel"], {"neu_steel"}),
+    ):
+        asked.clear()
+        monkeypatch.setattr("sys.argv", ["study.py", str(kept), "next", *words])
+        bench.study.main()
+        assert set(asked) == data
