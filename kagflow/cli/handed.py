@@ -61,7 +61,7 @@ def pushed(records: Records, job: str) -> str:
 
 
 def last(session: Session, known: Known, planned: Sequence[Job]) -> str:
-    """Return the place to which these jobs were handed over last; none are named: any.
+    """Return, and say, the place to which these jobs were handed over last; none are named: any.
 
     Raises UsageError where there is none.
     """
@@ -80,7 +80,9 @@ def last(session: Session, known: Known, planned: Sequence[Job]) -> str:
             + " (or --on ssh:HOST) hands it over; with --attach and its place, what was handed "
             "over from elsewhere is found too",
         )
-    return max(found)[1]
+    place = max(found)[1]
+    session.out.say(f"handed over last: --on {place}")
+    return place
 
 
 def _handed(

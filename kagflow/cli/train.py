@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -20,7 +20,9 @@ from kagflow.cli import (
     pseudo,
     words,
 )
+from kagflow.cli.competitions import Known
 from kagflow.cli.executors import LOCAL, Order
+from kagflow.cli.jobs import Job
 from kagflow.cli.session import INTERRUPTED, Session, guarded, open_session
 from kagflow.cli.sweep import Outcome
 from kagflow.cli.trained import report
@@ -67,10 +69,9 @@ def command(
     session = open_session(context)
     said = words.split(given or [])
     known = competitions.find(session.workspace, said.competition)
-    if find_rate and (attach or on != LOCAL):
-        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
+    _check(on, attach=attach, find_rate=find_rate)
     if plan_only:
-        typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
+        typed = _typed(given, device, on, hours)
         said.overrides.pop("on_done", None)
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
         planned = jobs.plan(session, known, said.overrides, unfetched=True)
@@ -78,21 +79,28 @@ def command(
         return
     with notify.on_done(session, known, said.overrides.pop("on_done", None)) as done:
         how = How.take(said.overrides, device=device, force=force_resume, began=began)
-        unnamed = attach and not said.overrides
-        planned = [] if unnamed else jobs.plan(session, known, said.overrides)
+        planned = _planned(session, known, said, attach=attach)
         pseudo.check(session, known, planned, how)
         if find_rate:
             done.value = find_lr.find(session, known, planned, how)
             return
-        if attach and on == LOCAL:
-            on = handed.last(session, known, planned)
-            session.out.say(f"handed over last: --on {on}")
-        typed = _typed(given or [], {"--device": (device, "auto"), "--on": (on, LOCAL)}, hours)
+        on = handed.last(session, known, planned) if attach and on == LOCAL else on
+        typed = _typed(given, device, on, hours)
         order = Order(session, known, tuple(planned), how, hours, over_quota, typed, yes)
         outcome = executors.executor(on).run(order, attach=attach)
         done.value = report(session, outcome, again=session.command(typed))
         done.status = outcome.status
     _exit(session, outcome)
+
+
+def _check(on: str, *, attach: bool, find_rate: bool) -> None:
+    if find_rate and (attach or on != LOCAL):
+        raise UsageError("--find-lr tries rates on this machine", hint="leave out --on")
+
+
+def _planned(session: Session, known: Known, said: words.Words, *, attach: bool) -> list[Job]:
+    """Return the jobs that the words name; none where a person attaches to whatever is there."""
+    return [] if attach and not said.overrides else jobs.plan(session, known, said.overrides)
 
 
 def _exit(session: Session, outcome: Outcome) -> None:
@@ -103,12 +111,11 @@ def _exit(session: Session, outcome: Outcome) -> None:
         raise typer.Exit(outcome.failed[0].exit_code)
 
 
-def _typed(
-    given: Sequence[str], options: Mapping[str, tuple[str, str]], hours: float | None
-) -> str:
-    """Return the command as it was typed, less what is only for once; `options` have defaults."""
+def _typed(given: Sequence[str] | None, device: str, on: str, hours: float | None) -> str:
+    """Return the command as it was typed, less what is only for once."""
+    options = {"--device": (device, "auto"), "--on": (on, LOCAL)}
     named = [word for name, (value, default) in options.items() if value != default
              for word in (name, value)]  # fmt: skip
     return shlex.join(
-        ["train", *given, *named, *([] if hours is None else ["--hours", f"{hours:g}"])]
+        ["train", *(given or ()), *named, *([] if hours is None else ["--hours", f"{hours:g}"])]
     )
