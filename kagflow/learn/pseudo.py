@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,7 @@ def ensure(job: Job, device: str, progress: Progress = QUIET) -> Path | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.parent / f".{folder.name}.lock"):
         if not (folder / NOTE).is_file():
+            _sweep(folder)
             _make(job, teacher, folder, device, progress)
     job.run_dir.mkdir(parents=True, exist_ok=True)
     durable.write_json(job.run_dir / NOTE, {"store": folder.name})
@@ -194,6 +196,12 @@ def _key(job: Job, members: tuple[Member, ...], rules: list[ClassRule]) -> str:
 
 def _place(job: Job, teacher: Teacher) -> Path:
     return stores(job.run_dir) / f"{teacher.name}-{fold_folder(job.fold)}-{teacher.key[:8]}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill left half-made of a store, and one that has lost its note."""
+    for stray in [*folder.parent.glob(f".{folder.name}.*.staging"), folder]:
+        shutil.rmtree(stray, ignore_errors=True)
 
 
 def _make(job: Job, teacher: Teacher, folder: Path, device: str, progress: Progress) -> None:

@@ -150,6 +150,19 @@ def test_a_lost_store_comes_again_from_the_same_ensemble(taught):
     assert (store / "probs" / "maps.bin").read_bytes() == said
 
 
+def test_what_a_kill_left_is_swept(taught):
+    job = taught.job()
+    store = pseudo.ensure(job, "cpu")
+    said = (store / "probs" / "maps.bin").read_bytes()
+    (store / "pseudo.json").unlink()
+    (store / "probs" / "maps.bin").write_bytes(b"torn")
+    stray = store.parent / f".{store.name}.abcd.staging"
+    stray.mkdir()
+    assert pseudo.ensure(job, "cpu") == store
+    assert (store / "probs" / "maps.bin").read_bytes() == said
+    assert not stray.exists()
+
+
 def test_another_size_and_another_fold_have_stores_of_their_own(taught):
     stores = {pseudo.ensure(taught.job(fold), "cpu") for fold in (0, 1)}
     small = replace(taught.job(0, size=[32, 48]), run_dir=taught.runs / "small" / "fold0")
