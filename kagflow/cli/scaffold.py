@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -40,7 +41,7 @@ def _copy(source: Known, folder: Path, name: str) -> None:
     )
     for file in sorted(source.folder.rglob("*")):
         inner = file.relative_to(source.folder)
-        if file.suffix in CODE and not _its_own(source, inner):
+        if file.suffix in CODE and not _its_own(source, inner) and not _prose(file):
             target = folder / inner
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(word.sub(name, file.read_text()))
@@ -58,6 +59,14 @@ def _its_own(source: Known, inner: Path) -> bool:
         return inner.stem == module or inner.stem.startswith(f"{module}_")
     small = {mini.recipe, mini.gate} - {source.config.default_recipe}
     return inner.parent.name == "recipes" and inner.stem in small
+
+
+def _prose(file: Path) -> bool:
+    """Tell whether a package's file holds nothing but words on what it is."""
+    if file.name != "__init__.py":
+        return False
+    code = ast.parse(file.read_text()).body
+    return all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in code)
 
 
 def _described_like(source: Known, text: str) -> str:

@@ -14,8 +14,11 @@ def show(context: typer.Context) -> None:
     session = open_session(context)
     active = session.workspace.active()
     if active is None:
-        names = ", ".join(sorted(competitions.folders(session.workspace)))
-        next_command = f"kagflow fetch {next(iter(competitions.folders(session.workspace)), '')}"
+        found = competitions.folders(session.workspace)
+        names = ", ".join(sorted(found))
+        # Whoever wrote one down here means that one.
+        written = [one for one in sorted(found) if session.workspace.root in found[one].parents]
+        next_command = f"kagflow fetch {next(iter([*written, *found]), '')}"
         session.out.result(
             {"competition": None, "known": names.split(", "), "next": next_command},
             f"no competition fetched here yet; known: {names}\nnext: {next_command}   "

@@ -66,6 +66,13 @@ def test_alone_it_says_where_you_are_and_what_is_next(
     assert "next: kagflow fetch" in out
 
 
+def test_next_is_the_competition_that_was_written_down_here(
+    empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", "zebra"], capsys)[0] == 0
+    assert "next: kagflow fetch zebra" in run([], capsys)[1]
+
+
 @pytest.mark.parametrize(
     ("argv", "message", "hint"),
     [

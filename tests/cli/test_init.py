@@ -72,6 +72,14 @@ def test_what_is_said_of_the_other_data_stays_behind(home: Path, capsys: Capsys)
     assert (made.default_recipe, made.requires) == ("own", ("cc3d",))
 
 
+def test_a_package_that_is_only_described_is_described_anew(home: Path, capsys: Capsys) -> None:
+    (home / "wheels" / "__init__.py").write_text('"""What is known of wheels."""\n')
+    assert init(capsys, "rails", "--from", "wheels")[0] == 0
+    text = (home / "rails" / "__init__.py").read_text()
+    assert text.startswith('"""')
+    assert "wheels" not in text
+
+
 def test_a_small_recipe_that_is_the_default_comes_along(home: Path, capsys: Capsys) -> None:
     yaml = home / "wheels" / "competition.yaml"
     yaml.write_text(yaml.read_text().replace("default_recipe: own", "default_recipe: little"))
