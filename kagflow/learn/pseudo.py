@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kagflow import durable
-from kagflow.errors import DataError, RefusedError, UsageError
+from kagflow.errors import RefusedError, UsageError
 from kagflow.infer.engine import Prediction, Settings, members_from_config, predict
 from kagflow.infer.members import Member
 from kagflow.infer.models import nearest
@@ -30,11 +30,10 @@ from kagflow.infer.postprocess import ClassRule, vetoed
 from kagflow.learn.cache import data_hash
 from kagflow.learn.job import Job, pair
 from kagflow.learn.oof import OofReader, OofWriter
+from kagflow.learn.pseudo_images import unlabelled
 from kagflow.naming import FULL, Fold, fold_folder
 from kagflow.progress import QUIET, Progress
-from kagflow.task.folds import largest_group, make_clusters, read_folds
-from kagflow.task.index import Broken, ImageRow, image_files, look, read_index
-from kagflow.task.surveyed import INDEX
+from kagflow.task.index import ImageRow
 
 SCHEMA = 1
 PLACE, NOTE = "pseudo", "pseudo.json"
@@ -270,32 +269,3 @@ def said(job: Job, one: Prediction, rules: Sequence[ClassRule], own: tuple[int, 
     # By areas, so that a thin defect keeps its share.
     area = cv2.INTER_AREA
     return np.stack([cv2.resize(one, (size[1], size[0]), interpolation=area) for one in probs])
-
-
-def unlabelled(job: Job, progress: Progress = QUIET) -> tuple[list[ImageRow], dict[str, str]]:
-    """Return the test images to learn from, and why others are left out, by name.
-
-    Raises DataError where none is left.
-    """
-    folds = {name: fold for name, (_, fold) in read_folds(job.data / "folds.csv").items()}
-    known = [row for row in read_index(job.data / INDEX).values() if row.image_id in folds]
-    found = look(image_files(job.data / job.spec.test_images), progress=progress)
-    left_out = {one.image_id: one.reason for one in found if isinstance(one, Broken)}
-    rows = [one for one in found if isinstance(one, ImageRow)]
-    limit = largest_group(len(known), 1 + max(folds.values()))
-    clusters = make_clusters([*known, *rows], limit=limit)
-    held_out = {
-        cluster
-        for row, cluster in zip(known, clusters, strict=False)
-        if folds[row.image_id] == job.fold
-    }
-    alike = [cluster in held_out for cluster in clusters[len(known) :]]
-    kept = [row for row, one in zip(rows, alike, strict=True) if not one]
-    twins = [row.image_id for row, one in zip(rows, alike, strict=True) if one]
-    left_out |= dict.fromkeys(twins, "looks like an image that is held out")
-    if not kept:
-        raise DataError(
-            f"{job.data / job.spec.test_images}: no image is left to take pseudo-labels of",
-            hint="train without pseudo=",
-        )
-    return kept, left_out

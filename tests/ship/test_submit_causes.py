@@ -46,7 +46,7 @@ def test_a_failed_kernel_is_told_with_its_cause_log_and_next_command(road, cause
     (road.kernel / "kernel.py").write_text(TALK + KERNELS[cause] + "\n")
     request = road.request()
     if cause == "out of time":
-        request = type(request)(**{**vars(request), "timeout_s": 1})
+        request = type(request)(**{**vars(request), "timeout_s": 3})
     plan = roads.make_plan(request, road.remote, road.records)
     with pytest.raises(RemoteError) as caught:
         roads.execute(plan, road.remote, road.records)
@@ -64,7 +64,7 @@ def test_a_failed_kernel_is_told_with_its_cause_log_and_next_command(road, cause
     assert (hours.kind, hours.ended is not None) == ("kernel", True)
     if cause == "out of time":
         # Its log ended with its last line, the run with its time.
-        assert hours.seconds == pytest.approx(1.0, abs=0.2)
+        assert hours.seconds == pytest.approx(3.0, abs=0.2)
         assert hours.source == "estimated"
 
 
