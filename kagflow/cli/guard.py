@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kagflow.cli import kernels
+from kagflow.cli import ensemble, kernels
 from kagflow.cli.competitions import Known
 from kagflow.cli.kernels import How
 from kagflow.cli.pack import Packed
@@ -25,11 +27,28 @@ def on_cpu(known: Known) -> Known:
     return replace(known, config=config)
 
 
+def offer(session: Session, words: Sequence[str], *, name: str, again: bool, notebook: bool) -> str:
+    """Return the command that would submit the same without an accelerator."""
+    given = ["submit", *words, "--cpu"]
+    given += [] if name == ensemble.DEFAULT else ["--ensemble", name]
+    flags = {"--again": again, "--notebook": notebook}
+    return session.command(shlex.join([*given, *(flag for flag, on in flags.items() if on)]))
+
+
 def named(accelerator: str | None) -> str:
     """Return a machine shape in words."""
     from kagflow.ship.hours import family
 
     return str(accelerator) if family(accelerator or "") else "no accelerator"
+
+
+def left(plan: SubmitPlan) -> str:
+    """Return the hours left for a kernel's accelerator in words."""
+    from kagflow.ship.hours import family
+
+    if family(plan.accelerator) is None:
+        return "none are needed"
+    return "not known" if plan.quota_left_s is None else f"{plan.quota_left_s / 3600:.2f}"
 
 
 def measured(packed: Packed, how: How) -> Measured:
@@ -56,20 +75,19 @@ def cpu_minutes(receipt: Receipt) -> float | None:
     return receipt.seconds_per_image * receipt.projected_images / 60
 
 
-def show(session: Session, plan: SubmitPlan) -> None:
-    """Say whether the submission fits into the hours that are left, and what else would."""
-    from kagflow.ship.budget import ways
+def hold(session: Session, plan: SubmitPlan, *, dry_run: bool) -> None:
+    """Say whether the submission fits into the hours that are left, and what else would.
+
+    Raises RemoteError where the kernel is yet to be pushed and its hours do not fit, unless that
+    was asked for or nothing will be pushed.
+    """
+    from kagflow.ship import budget
 
     if not plan.pushes:
         return
-    session.out.say(f"hours: {plan.judgement.describe()}")
-    if not plan.judgement.fits:
-        session.out.warn(f"{'; '.join(ways(plan.judgement))}")
-
-
-def require(plan: SubmitPlan) -> None:
-    """Raise RemoteError where the kernel is yet to be pushed and its hours do not fit."""
-    from kagflow.ship import budget
-
-    if plan.pushes:
+    if not dry_run:
         budget.require(plan.judgement, over_quota=plan.over_quota)
+    on = f"; {budget.OVER} goes on" if plan.over_quota and not plan.judgement.fits else ""
+    session.out.say(f"hours: {plan.judgement.describe()}{on}")
+    if not (plan.judgement.fits or plan.over_quota):
+        session.out.warn("; ".join(budget.ways(plan.judgement)))

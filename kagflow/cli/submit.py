@@ -58,8 +58,8 @@ def command(
     remote = remotes.open_remote(session)
     packed = pack.ensure(session, known, name=name)
     known = guard.on_cpu(known) if cpu else known
-    offer = "" if cpu else session.command("submit --cpu")
-    how = How(again=again, notebook=notebook, over_quota=over_quota, offer=offer)
+    same = guard.offer(session, words or [], name=name, again=again, notebook=notebook)
+    how = How(again=again, notebook=notebook, over_quota=over_quota, offer="" if cpu else same)
     plan = make_plan(known, packed, remote, how)
     show_plan(session, plan, packed)
     receipt = rehearse(session, known, packed, full=full, notebook=notebook)
@@ -70,14 +70,13 @@ def command(
             hint="mend it and run the same command again",
         )
     plan = make_plan(known, packed, remote, how)
-    guard.show(session, plan)
+    guard.hold(session, plan, dry_run=dry_run)
     if dry_run:
         session.out.result(
             {"plan": plan.to_dict(), "receipt": asdict(receipt), "next": session.command("submit")},
             f"next: {session.command('submit')}",
         )
         return
-    guard.require(plan)
     confirm(receipt, yes=yes)
     row = execute(session, known, packed, remote=remote, how=how)
     session.out.result(
@@ -111,7 +110,6 @@ def make_plan(known: Known, packed: Packed, remote: Remote, how: How = PLAIN) ->
 def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
     """Print what would be done."""
     cv = packed.ensemble["cv"]
-    value = plan.to_dict()
     score = cv["naive"] if cv["crossfitted"] is None else cv["crossfitted"]
     rows = [
         ("account", f"{plan.account} on {plan.profile}"),
@@ -123,7 +121,7 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
         ("machine received", plan.machine or "not known: kagflow doctor --live tells"),
         ("session ends after", f"{plan.timeout_s / 60:.0f} min{_unless(plan)}"),
         ("submissions left today", plan.submissions_left),
-        ("hours left this week", value["quota_left_hours"]),
+        ("hours left this week", guard.left(plan)),
     ]  # fmt: skip
     session.out.table(f"submit {plan.competition}, pack {plan.pack}", ("", ""), rows)
 

@@ -154,10 +154,16 @@ def ways(judgement: Judgement) -> Iterable[str]:
     if judgement.cpu and judgement.cpu.fits:
         cpu = judgement.cpu
         yield (
-            f"{cpu.command} takes 0 accelerator hours: {cpu.minutes:.0f} min are projected on a "
-            f"CPU, of {cpu.limit:.0f}"
+            f"{cpu.command} takes 0 accelerator hours: on a CPU, {_minutes(cpu.minutes)} of the "
+            f"{cpu.limit:.0f} allowed are projected"
         )
-    yield f"wait for the refresh (kagflow quota), or go on with {OVER}"
+    at = judgement.refresh
+    until = f"until {at.astimezone(UTC):%a %d %b %H:%M} UTC" if at else "for the week's refresh"
+    yield f"wait {until}, or go on with {OVER}"
+
+
+def _minutes(value: float) -> str:
+    return f"{value:.1f} min" if value < 10 else f"{value:.0f} min"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -11,10 +11,15 @@ import pytest
 from kagflow.cli import competitions, guard, kernels
 from kagflow.cli.kernels import How
 from kagflow.cli.planned import save_seconds
+from kagflow.cli.session import Session
+from kagflow.errors import RemoteError
+from kagflow.output import Output
 from kagflow.rehearse.receipt import Receipt, Run
+from kagflow.ship.budget import Action, Judgement
 from kagflow.ship.kernel import KernelSpec, kernel_metadata
 from kagflow.workspace import Workspace
 
+HOUR = 3600.0
 SHAPES = Path(__file__).parents[1] / "competitions" / "shapes"
 RECEIPT = Receipt(
     pack="abcd", competition="shapes", made="", verdict="yellow", layer="bwrap",
@@ -48,6 +53,38 @@ def test_what_was_measured_is_read_from_beside_the_pack(tmp_path: Path) -> None:
     assert (found.save_s, found.cpu_minutes) == (11.0, 12.0)
     assert found.cpu_command == "kagflow submit --cpu"
     assert guard.measured(packed, How()).cpu_minutes is None
+
+
+def test_what_is_offered_is_the_same_submission(tmp_path: Path) -> None:
+    session = Session(Output(), Workspace(tmp_path, "kaggle"))
+    plain = {"name": "default", "again": False, "notebook": False}
+    assert guard.offer(session, [], **plain) == "kagflow submit --cpu"
+    asked = {"name": "two best", "again": True, "notebook": True}
+    told = guard.offer(session, ["steel"], **asked)
+    assert told == "kagflow submit steel --cpu --ensemble 'two best' --again --notebook"
+
+
+def judged(*, over: bool, pushes: bool = True) -> SimpleNamespace:
+    beyond = Judgement((Action("the submission", HOUR, HOUR),), 0.5 * HOUR, None)
+    return SimpleNamespace(judgement=beyond, over_quota=over, pushes=pushes)
+
+
+def test_a_dry_run_says_what_would_refuse_and_a_refusal_says_it_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = Session(Output(), Workspace(tmp_path, "kaggle"))
+    guard.hold(session, judged(over=False), dry_run=True)
+    said = capsys.readouterr().err
+    assert "hours: does not fit" in said
+    assert "go on with --over-quota" in said
+    with pytest.raises(RemoteError, match="does not fit"):
+        guard.hold(session, judged(over=False), dry_run=False)
+    guard.hold(session, judged(over=False, pushes=False), dry_run=False)
+    assert capsys.readouterr().err == ""
+    guard.hold(session, judged(over=True), dry_run=False)
+    said = capsys.readouterr().err
+    assert "--over-quota goes on" in said
+    assert "warning" not in said
 
 
 def test_a_kernel_on_a_cpu_asks_for_no_accelerator(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ import pytest
 from kagflow.cli import training
 from kagflow.cli.app import main
 from kagflow.infer.kernel import PROOF
-from kagflow.rehearse import sandbox, server
+from kagflow.rehearse import sandbox, server, settings
+from kagflow.ship.records import HoursRow, Records
 
 SHAPES = Path(__file__).parents[1] / "competitions" / "shapes"
 
@@ -135,10 +136,15 @@ def test_a_kernel_on_a_cpu_costs_no_hours_and_goes_on_without_us(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    before = kagflow("quota")["weeks"][0]["explained"]
+    before = kagflow("quota")
+    settings.change(root / ".kagflow/local/kaggle", gpu_hours=0.0)
+    refused = kagflow("submit", "--again", "--yes", code=4)
+    assert refused["error"].startswith("does not fit: ")
+    offered = refused["hint"].partition(" takes 0 accelerator hours")[0]
+    assert offered == "kagflow submit --cpu --again --profile local"
     with monkeypatch.context() as patched:
         patched.setattr("kagflow.ship.submit.follow_kernel", stop)
-        left = kagflow("submit", "--cpu", "--again", "--yes", code=130)
+        left = kagflow(*offered.split()[1:], "--yes", code=130)
     assert (left["status"], left["kernel_version"], left["ref"]) == ("running", 2, None)
     assert "version 2 goes on without this machine" in left["detached"]
     assert f"kagflow history {left['pack']}" in left["detached"]
@@ -157,7 +163,12 @@ def test_a_kernel_on_a_cpu_costs_no_hours_and_goes_on_without_us(
     projected = json.loads(receipt.read_text())
     assert projected["accelerator"] == "None"
     assert row["projected_p50"] == projected["projected_minutes"]
-    assert kagflow("quota")["weeks"][0]["explained"] == before
+    stretches = Records(root / "state").select(HoursRow, accelerator="None")
+    assert [one.kind for one in stretches] == ["kernel", "submission"]
+    settings.change(root / ".kagflow/local/kaggle", gpu_hours=30.0)
+    after = kagflow("quota")
+    assert after["weeks"][0]["explained"] == before["weeks"][0]["explained"]
+    assert after["quota"]["gpu"] == before["quota"]["gpu"]
     with sqlite3.connect(next(root.glob(".kagflow/local/kaggle/*.sqlite3"))) as db:
         runs = db.execute("SELECT kind, accelerator FROM session ORDER BY id").fetchall()
     assert runs == [("save", "gpu"), ("rerun", "gpu"), ("save", "none"), ("rerun", "none")]

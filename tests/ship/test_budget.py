@@ -37,8 +37,8 @@ def test_the_refusal_says_what_would_fit_and_the_ways_on() -> None:
     assert "5.00 h are left before Sat 28 Nov 00:00 UTC" in caught.value.message
     hint = caught.value.hint
     assert "fold 0 and fold 1 fit before Sat 28 Nov 00:00 UTC" in hint
-    assert "kagflow submit --cpu takes 0 accelerator hours: 40 min are projected" in hint
-    assert "--over-quota" in hint
+    assert "submit --cpu takes 0 accelerator hours: on a CPU, 40 min of the 60 allowed" in hint
+    assert hint.endswith("wait until Sat 28 Nov 00:00 UTC, or go on with --over-quota")
     require(refused, over_quota=True)
 
 
