@@ -58,6 +58,13 @@ class Output:
             table.add_row(*(Text("" if cell is None else redact(str(cell))) for cell in row))
         self._console(stderr=False).print(table)
 
+    def holds(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bool:
+        """Tell whether a table of so many columns stays unfolded in the terminal's width."""
+        widths = (
+            max(len(str(cell)) for cell in column) for column in zip(columns, *rows, strict=True)
+        )
+        return sum(width + 3 for width in widths) <= self._console(stderr=False).width
+
     def bar(self, parts: Sequence[tuple[str, float, str]], *, width: int = 60) -> None:
         """Draw (label, amount, colour) on stdout as one bar and its legend; nothing under --json.
 

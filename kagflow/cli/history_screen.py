@@ -18,14 +18,24 @@ COLUMNS = {
     "real_minutes": "real min", "gpu_hours": "GPU h", "public": "public", "private": "private",
     "status": "status",
 }  # fmt: skip
+# Where the terminal is too narrow for all of it: what was sent, and what it was worth and took.
+NARROW = (
+    ("submissions", ("ref", "intent_at", "pack", "runs", "public", "private", "status")),
+    ("their CV, minutes and hours", ("ref", "pack", "cv_crossfitted", "cv_naive", "floor",
+                                     "projected_p50", "real_minutes", "gpu_hours")),
+)  # fmt: skip
 SHORT = {"pack": 8, "intent_at": 16}
-DIGITS = {"projected_p50": 1, "real_minutes": 1, "gpu_hours": 2}
+DIGITS = {"projected_p50": 1, "real_minutes": 1, "gpu_hours": 2, "public": 5, "private": 5}
 
 
 def table(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the list of submissions."""
+    """Print the list of submissions, as two tables where one does not fit."""
     cells = [[_cell(name, row[name]) for name in COLUMNS] for row in rows]
-    session.out.table("submissions", list(COLUMNS.values()), cells)
+    whole = session.out.holds(list(COLUMNS.values()), cells)
+    for title, names in (("submissions", tuple(COLUMNS)),) if whole else NARROW:
+        heads = [COLUMNS[name] for name in names]
+        cells = [[_cell(name, row[name]) for name in names] for row in rows]
+        session.out.table(title, heads, cells)
 
 
 def lines(rows: Sequence[SubmissionRow]) -> dict[str, Line]:

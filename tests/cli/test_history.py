@@ -55,6 +55,22 @@ def test_the_list_has_minutes_hours_both_cvs_and_the_line(kagflow: Any, records:
     assert [one["ref"] for one in told["lines"]["steel"]["outliers"]] == [6]
 
 
+def test_a_narrow_terminal_shows_the_list_as_two_tables(
+    kagflow: Any, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(1, 3):
+        sent(records, n, public=0.89123, private=0.88456)
+    assert kagflow("history")[0].count("11111111") == 1
+    monkeypatch.setenv("COLUMNS", "80")
+    text, _ = kagflow("history")
+    first, second = (line for line in text.splitlines() if "11111111" in line)
+    for cell in ("lite 0,1", "2026-11-25", "0.89123", "0.88456", "scored"):
+        assert cell in first
+    for cell in ("0.8910", "0.9010", "12.3", "11.1", "0.25"):
+        assert cell in second
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_a_failed_one_is_explained(kagflow: Any, records: Records) -> None:
     log = ["begin", "ModuleNotFoundError: No module named 'timm'"]
     sent(records, 7, status="failed", public=None, error="ERROR", detail={"log": log})
