@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all install demo test test-slow test-real test-gpu gauntlet bench quality-real study quality style docs wheel clean
+.PHONY: all install demo test test-slow test-real test-gpu gauntlet bench recipes quality-real study quality style docs wheel clean
 
 all: quality test
 
@@ -39,6 +39,10 @@ gauntlet: install
 # ONLY="fetch loop" takes some sections anew.
 bench: install
 	$(BIN)/python bench/run.py $(ONLY)
+
+# The README's table; ONLY="lite smoke" takes some anew.
+recipes: install
+	$(BIN)/python bench/recipes.py $(ONLY)
 
 # Hours of one core; whatever is finished in WORK is kept. LABEL names a frozen set of defaults.
 WORK ?= $(HOME)/.cache/kagflow-quality
