@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kagflow.ship.records import SubmissionRow
 
 COLUMNS = {
-    "ref": "ref", "intent_at": "when", "pack": "pack", "runs": "runs", "cv_crossfitted": "CV",
+    "ref": "ref", "intent_at": "when (UTC)", "pack": "pack", "runs": "runs", "cv_crossfitted": "CV",
     "cv_naive": "CV naive", "floor": "all-empty", "projected_p50": "projected min",
     "real_minutes": "real min", "gpu_hours": "GPU h", "public": "public", "private": "private",
     "status": "status",
@@ -109,14 +109,13 @@ def _facts(row: SubmissionRow) -> list[tuple[str, object]]:
         ("pack", f"{row.pack}, attempt {row.attempt}, ensemble {row.ensemble}"),
         ("runs", ", ".join(row.runs)),
         ("rehearsal", row.receipt),
-        ("CV", f"{_number(row.cv_crossfitted)} cross-fitted, {_number(row.cv_naive)} naive, "
-               f"all-empty {_number(row.floor)}, on {row.cv_images} images ({row.cv_label})"),
+        ("CV", _cv(row)),
         ("kernel", f"{row.kernel} version {row.kernel_version}, {guard.named(row.accelerator)}"
                    if row.kernel else None),
         ("datasets", ", ".join(row.datasets)),
         ("minutes", _minutes(row)),
         ("GPU hours", _number(row.gpu_hours, 2)),
-        ("pushed, submitted, scored", ", ".join(_moment(one) for one in
+        ("pushed, submitted, scored (UTC)", ", ".join(_moment(one) for one in
                                                 (row.pushed_at, row.submitted_at, row.scored_at))),
         ("status", row.status),
         ("public", _number(row.public, 5)),
@@ -125,6 +124,16 @@ def _facts(row: SubmissionRow) -> list[tuple[str, object]]:
         ("message", row.message),
     ]  # fmt: skip
     return [(name, value) for name, value in facts if value not in (None, "", "-")]
+
+
+def _cv(row: SubmissionRow) -> str:
+    known = (
+        ("cross-fitted", row.cv_crossfitted),
+        ("naive", row.cv_naive),
+        ("all-empty", row.floor),
+    )
+    told = ", ".join(f"{name} {value:.4f}" for name, value in known if value is not None)
+    return f"{told}, on {row.cv_images} images ({row.cv_label})" if told else "-"
 
 
 def _minutes(row: SubmissionRow) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kagflow.cli import words
@@ -109,7 +109,12 @@ class Screen:
         end = gpu.window.end
         left = words.span((end - self.at).total_seconds())
         sure = "" if gpu.window.sure else " (believed; Kaggle was not asked)"
-        return f"refresh: {end.astimezone():%a %d %b %H:%M %Z}, {end:%a %H:%M} UTC, in {left}{sure}"
+        there, here = (
+            f"{end.astimezone(UTC):%a %d %b %H:%M} UTC",
+            f"{end.astimezone():%a %d %b %H:%M}",
+        )
+        zone = "" if there.startswith(here) else f"{here} {end.astimezone():%Z}, "
+        return f"refresh: {zone}{there}, in {left}{sure}"
 
 
 def hours(seconds: Range) -> str:

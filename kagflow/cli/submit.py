@@ -216,7 +216,7 @@ def confirm(receipt: Receipt, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise RefusedError(
             "the rehearsal is yellow (see above) and nobody can be asked",
-            hint="kagflow submit --yes",
+            hint="the same command with --yes",
         )
     if not typer.confirm("Submit with what could not be proved?", err=True):
         raise RefusedError("not submitted")

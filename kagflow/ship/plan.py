@@ -19,6 +19,7 @@ from kagflow.ship.records import Records, SubmissionRow
 from kagflow.ship.remote import Remote
 from kagflow.ship.remote_competitions import SITE
 
+KAGGLE = "kaggle"  # the profile that need not be named
 METADATA = "kernel-metadata.json"
 KERNEL = ("id", "title", "code_file", "kernel_type", "machine_shape")
 SESSION_S = 12 * 3600.0  # Kaggle's own limit on a run
@@ -101,6 +102,10 @@ class SubmitPlan:
     def token(self) -> str:
         """The mark by which this very attempt is found again among the submissions."""
         return attempt_token(self.pack, self.attempt)
+
+    def command(self, words: str) -> str:
+        """Return a command as it must be typed where this plan's Kaggle is meant."""
+        return f"kagflow {words}" + ("" if self.profile == KAGGLE else f" --profile {self.profile}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

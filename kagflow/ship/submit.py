@@ -58,7 +58,7 @@ def execute(
         if row.status == "failed":
             raise RefusedError(
                 f"pack {plan.pack} was submitted before and failed: {row.error}",
-                hint="kagflow submit --again submits it once more",
+                hint="the same command with --again submits it once more",
             )
         if row.status == "scored":
             return Submitted(row, already=True)
@@ -185,7 +185,8 @@ class _Attempt:
         if item.status == "ERROR":
             failed = settle.scoring_failed(self.records, row, item)
             raise RemoteError(
-                f"submission {ref} failed: {failed.error}", hint=f"kagflow history {ref}"
+                f"submission {ref} failed: {failed.error}",
+                hint=self.plan.command(f"history {ref}"),
             )
         return settle.scored(
             self.records,
@@ -220,8 +221,8 @@ class _Attempt:
         likely = [f"likely: {failed.cause}{by}"] if failed.cause else []
         return RemoteError(
             "\n".join([head, *likely, *detail["log"]]),
-            hint=f"kagflow history {row.pack} says which check is for that; mend it, then "
-            "kagflow submit --dry-run --full, and the same command again",
+            hint=f"{self.plan.command(f'history {row.pack}')} says which check is for that; mend "
+            f"it, then {self.plan.command('submit --dry-run --full')}, and the same command again",
         )
 
     def _check_limits(self) -> None:
@@ -279,5 +280,6 @@ def _alone(plan: SubmitPlan, records: Records) -> Iterator[None]:
             yield
     except Timeout:
         raise RefusedError(
-            f"another kagflow is submitting pack {plan.pack}", hint="kagflow history shows it"
+            f"another kagflow is submitting pack {plan.pack}",
+            hint=f"{plan.command('history')} shows it",
         ) from None

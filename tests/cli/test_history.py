@@ -71,6 +71,15 @@ def test_a_narrow_terminal_shows_the_list_as_two_tables(
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_what_is_not_known_of_one_is_left_out(kagflow: Any, records: Records) -> None:
+    sent(records, 1, cv_crossfitted=None, cv_images=120, cv_label="one fold", floor=0.5)
+    text, _ = kagflow("history", "1")
+    assert "naive 0.9010, all-empty 0.5000, on 120 images (one fold)" in text
+    assert "cross-fitted" not in text
+    sent(records, 2, cv_images=120, cv_label="x")
+    assert "cross-fitted 0.8920, naive 0.9020, on 120 images (x)" in kagflow("history", "2")[0]
+
+
 def test_a_failed_one_is_explained(kagflow: Any, records: Records) -> None:
     log = ["begin", "ModuleNotFoundError: No module named 'timm'"]
     sent(records, 7, status="failed", public=None, error="ERROR", detail={"log": log})
@@ -78,7 +87,7 @@ def test_a_failed_one_is_explained(kagflow: Any, records: Records) -> None:
     assert "likely: a module is missing, by: ModuleNotFoundError" in err
     assert "check: in the rehearsal, the sandbox" in err
     assert "| begin" in err
-    assert "0.8970 cross-fitted, 0.9070 naive" in text
+    assert "cross-fitted 0.8970, naive 0.9070" in text
     told = json.loads(kagflow("--json", "history", "7")[0])
     assert told["pack"] == "7" * 16
     assert told["explained"]["likely"].startswith("a module is missing")

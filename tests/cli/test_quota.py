@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,20 @@ def test_the_bar_is_letters_off_a_terminal(kagflow: Any) -> None:
     text, _ = kagflow("quota", "--used", "15", "--allowed", "30")
     (bar,) = [line for line in text.splitlines() if line.startswith("  [")]
     assert bar.strip() == "[" + "~" * 30 + "." * 30 + "]"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+def test_the_refresh_is_told_once_where_the_zone_is_utc(
+    kagflow: Any, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        text, _ = kagflow("quota", "--used", "15", "--allowed", "30")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    (line,) = [line for line in text.splitlines() if line.startswith("refresh: ")]
+    there = r"Sat \d\d \w{3} 00:00 UTC"
+    here = "" if zone == "UTC" else r"Sat \d\d \w{3} 05:30 IST, "
+    assert re.match(f"refresh: {here}{there}, in ", line), line

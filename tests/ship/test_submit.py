@@ -268,11 +268,12 @@ def test_a_failed_scoring_is_never_resubmitted_unasked(rerun_road: Road) -> None
         "import os\nif os.environ.get('KAGGLE_IS_COMPETITION_RERUN'):\n    raise SystemExit(3)\n"
         + QUICK
     )
-    with pytest.raises(RemoteError, match="failed"):
+    with pytest.raises(RemoteError, match="failed") as caught:
         road.submit()
     (row,) = road.records.select(SubmissionRow)
     assert row.status == "failed"
     assert row.ref is not None
+    assert caught.value.hint == f"kagflow history {row.ref} --profile local"
     with pytest.raises(RefusedError, match="submitted before and failed"):
         road.submit()
     assert road.writes()["CreateCodeSubmission"] == 1
