@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from kagflow import durable, fingerprint
+from kagflow import durable, fingerprint, resources, workspace
 from kagflow.errors import KagflowError
 from kagflow.rehearse import datasets, lies
 from kagflow.rehearse.cells import code_of
@@ -236,7 +236,7 @@ class Runner:
 
     def _score(self, submission: sqlite3.Row) -> None:
         # Not at the top: the service answers sooner without numpy.
-        from kagflow.rehearse.scorer import ScoringError, score_submission
+        from kagflow.rehearse.scorer import ScoringError, score_with
 
         facts = self.store.competition(submission["competition"])
         path = find_output(self.store, submission["session"], submission["file_name"])
@@ -245,7 +245,7 @@ class Runner:
             return
         solution = self.store.competition_folder(facts.slug) / "solution.csv"
         try:
-            scored = score_submission(path, solution, facts.task)
+            scored = score_with(_code(self.store), path, solution, facts.task)
         except ScoringError as error:
             self._close(submission["ref"], error=f"Submission {error.message}")
             return
@@ -272,6 +272,13 @@ def layout_of(settings: Settings, session: int) -> Layout:
         draw = random.Random(f"{settings.mount_seed}:{session}")  # noqa: S311 -- not a secret
         return draw.choice(("nested", "flat"))
     return "flat" if settings.mount_layout == "flat" else "nested"
+
+
+def _code(store: Store) -> list[Path]:
+    """Return the folders whose packages are competitions: the workspace's, then the shipped one."""
+    # From above the store, which has a folder of that name itself.
+    root = workspace.find(store.path.parent, "local").root
+    return [root / "competitions", resources.competitions()]
 
 
 def source_of(request: dict[str, Any]) -> str:

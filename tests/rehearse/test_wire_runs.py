@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -127,6 +128,20 @@ def test_an_empty_submission_scores_the_floor(call, tiny, wait_for, stage, tiny_
     # The competition allows a minute, the push asked for ten.
     assert (save.time_limit_s, rerun.time_limit_s) == (600, 60)
     assert rerun.memory_bytes == 4 * 2**30
+
+
+def test_a_metric_of_ones_own_is_found_in_the_workspace(call, store, tiny, wait_for, tiny_folder):
+    own = store.path.parent / "competitions" / "rolls"
+    own.mkdir(parents=True)
+    (own / "metrics.py").write_text(
+        "def clean(intersection, predicted, true):\n    return 0.125 * (predicted == 0)\n"
+    )
+    facts = tiny.make_facts()
+    task = replace(facts.task, metric="rolls.metrics:clean")
+    store.add_competition(replace(facts, task=task), tiny_folder)
+    push(call, tiny, wait_for)
+    found = result(call, submit(call, tiny), wait_for)
+    assert (found.public_score, found.private_score) == ("0.12500", "0.12500")
 
 
 @pytest.mark.parametrize(
