@@ -89,17 +89,24 @@ def _explained(session: Session, row: SubmissionRow) -> dict[str, Any]:
     detail = row.detail or {}
     found = cause(row.error or "", [detail.get("telling") or "", *(detail.get("log") or [])])
     if found is None:
-        return {"likely": "not known: neither its error nor its log says", "next": _again(session)}
+        return {
+            "likely": "not known: neither its error nor its log says",
+            "next": _again(session, row),
+        }
     given = f", by: {found.line}" if found.line else ""
     return {
         "likely": f"{found.name}{given}",
         "check": f"in the rehearsal, {found.check}",
-        "next": _again(session),
+        "next": _again(session, row),
     }
 
 
-def _again(session: Session) -> str:
-    full, again = session.command("submit --dry-run --full"), session.command("submit --again")
+def _again(session: Session, row: SubmissionRow) -> str:
+    full = session.command("submit --dry-run --full")
+    if row.ref is None:
+        # Nothing was submitted that could be doubled.
+        return f"{full}, mend it, then {session.command('submit')}"
+    again = session.command("submit --again")
     return f"{full}, mend it, then {again} (a changed pack needs no --again)"
 
 
@@ -138,7 +145,8 @@ def _cv(row: SubmissionRow) -> str:
 
 def _minutes(row: SubmissionRow) -> str:
     detail = row.detail or {}
-    parts = [f"{_number(row.projected_p50, 1)} projected", f"{_number(row.real_minutes, 1)} real"]
+    known = (("projected", row.projected_p50), ("real", row.real_minutes))
+    parts = [f"{value:.1f} {name}" for name, value in known if value is not None]
     for key, name in (("save_minutes", "saved version"), ("rerun_minutes", "rerun")):
         if detail.get(key) is not None:
             parts.append(f"{name} {detail[key]:.1f}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kagflow.ship.reckoning import Reckoning
 
 LISTED = 12
+SEEN = 18.0  # seconds: half of 0.01 h
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,11 @@ def _parts(one: Reckoning) -> list[tuple[str, float, str]]:
         ("reserved", one.reserved, "cyan"),
         ("left", one.left or 0.0, "default"),
     ]
-    return [(f"{label} {amount / 3600:.2f} h", amount, tint) for label, amount, tint in parts]
+    # What would be written as 0.00 h is not worth a word.
+    return [
+        (f"{label} {amount / 3600:.2f} h", amount if amount >= SEEN else 0.0, tint)
+        for label, amount, tint in parts
+    ]
 
 
 def _basis(week: Reckoning) -> str:

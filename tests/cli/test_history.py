@@ -91,6 +91,18 @@ def test_a_failed_one_is_explained(kagflow: Any, records: Records) -> None:
     told = json.loads(kagflow("--json", "history", "7")[0])
     assert told["pack"] == "7" * 16
     assert told["explained"]["likely"].startswith("a module is missing")
+    assert "kagflow submit --again" in told["explained"]["next"]
+
+
+def test_a_kernel_that_was_never_submitted_is_simply_tried_anew(
+    kagflow: Any, records: Records
+) -> None:
+    sent(records, 7, ref=None, status="failed", public=None, error="ERROR", real_minutes=None)
+    text, err = kagflow("history", "7777")
+    assert "minutes" in text
+    assert "12.3 projected" in text
+    assert " real" not in text
+    assert err.rstrip().endswith("mend it, then kagflow submit")
 
 
 def test_what_is_pending_says_why_nobody_could_be_asked(kagflow: Any, records: Records) -> None:
