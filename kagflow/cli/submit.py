@@ -207,18 +207,22 @@ def show_receipt(session: Session, receipt: Receipt) -> None:
 
 
 def confirm(receipt: Receipt, *, yes: bool) -> None:
-    """Ask once about what a yellow receipt could not prove.
+    """Ask once before hours and one of the day's submissions are spent.
 
-    Raises RefusedError on a no, and where nobody can be asked.
+    Raises RefusedError on a no, and on a yellow receipt where nobody can be asked: a green one
+    is taken there.
     """
-    if yes or receipt.verdict == "green":
+    green = receipt.verdict == "green"
+    if yes:
         return
     if not sys.stdin.isatty():
+        if green:
+            return
         raise RefusedError(
             "the rehearsal is yellow (see above) and nobody can be asked",
             hint="the same command with --yes",
         )
-    if not typer.confirm("Submit with what could not be proved?", err=True):
+    if not typer.confirm("Submit?" if green else "Submit with what could not be proved?", err=True):
         raise RefusedError("not submitted")
 
 
