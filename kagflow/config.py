@@ -60,9 +60,9 @@ def _weights(value: str) -> str:
     raise ValueError(f"none, imagenet, packaged or a file ({', '.join(WEIGHT_FILES)})")
 
 
-def _ensemble(value: str) -> str:
+def _ensemble(value: str | None) -> str | None:
     try:
-        return given_name(value)
+        return None if value is None else given_name(value)
     except UsageError:
         raise ValueError("the name of an ensemble, as `kagflow ensemble --name` gave it") from None
 
@@ -112,7 +112,7 @@ class Recipe(Closed):
     tta: tuple[Flip, ...] = ("none", "hflip")
     seed: int = 0
     workers: Annotated[int | None, Field(ge=0)] = None
-    pseudo: Annotated[str, AfterValidator(_ensemble)] | None = None
+    pseudo: Annotated[str | None, AfterValidator(_ensemble)] = None
     pseudo_share: Annotated[float | None, Field(gt=0, le=0.5)] = None
 
     @model_validator(mode="before")

@@ -136,7 +136,7 @@ def test_a_back_end_brings_its_wheels_beside_what_the_competition_requires() -> 
 
 
 def test_pseudo_labels_bring_a_share_that_a_step_has_room_for(recipe: Path) -> None:
-    assert load_recipe(recipe).pseudo_share is None
+    assert load_recipe(recipe, ["pseudo=null"]).pseudo_share is None
     assert load_recipe(recipe, ["pseudo=default"]).pseudo_share == 0.125
     assert load_recipe(recipe, ["pseudo=a", "pseudo_share=0.25", "batch=4"]).pseudo_share == 0.25
     with pytest.raises(UsageError, match=r"'pseudo_share': .*none of the 4 images of a step"):
