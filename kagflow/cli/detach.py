@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def told(session: Session, plan: SubmitPlan) -> Iterator[None]:
-    """Say at Ctrl-C what goes on on Kaggle, and leave with 130."""
+def told(session: Session, plan: SubmitPlan, go_on: str = "") -> Iterator[None]:
+    """Say at Ctrl-C what goes on on Kaggle and which command continues, and leave with 130."""
     from kagflow.ship.records import Records
 
     try:
@@ -26,7 +26,8 @@ def told(session: Session, plan: SubmitPlan) -> Iterator[None]:
     except KeyboardInterrupt:
         records = Records(user_state())
         row = _row(records, plan)
-        text = _text(session, plan, records, row)
+        submit = go_on or session.command("submit")
+        text = _text(session, plan, records, row, submit)
         session.out.warn(text)
         session.out.result(_value(session, plan, row, text))
         raise typer.Exit(INTERRUPTED) from None
@@ -40,8 +41,10 @@ def _row(records: Records, plan: SubmitPlan) -> SubmissionRow | None:
     return found[0] if found else None
 
 
-def _text(session: Session, plan: SubmitPlan, records: Records, row: SubmissionRow | None) -> str:
-    submit, history = session.command("submit"), session.command(f"history {plan.pack}")
+def _text(
+    session: Session, plan: SubmitPlan, records: Records, row: SubmissionRow | None, submit: str
+) -> str:
+    history = session.command(f"history {plan.pack}")
     if row is not None and row.ref is not None:
         return (
             f"detached: submission {row.ref} is scored without this machine; "

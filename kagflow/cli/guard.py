@@ -27,12 +27,20 @@ def on_cpu(known: Known) -> Known:
     return replace(known, config=config)
 
 
-def offer(session: Session, words: Sequence[str], *, name: str, again: bool, notebook: bool) -> str:
-    """Return the command that would submit the same without an accelerator."""
-    given = ["submit", *words, "--cpu"]
-    given += [] if name == ensemble.DEFAULT else ["--ensemble", name]
-    flags = {"--again": again, "--notebook": notebook}
-    return session.command(shlex.join([*given, *(flag for flag, on in flags.items() if on)]))
+def how(session: Session, words: Sequence[str], *, name: str, **asked: bool) -> How:
+    """Return what the words and flags of a submission ask for, with the commands that belong to it.
+
+    Whoever continues a submission must not ask for another one, but for the same kernel.
+    """
+    given = ["submit", *words, *([] if name == ensemble.DEFAULT else ["--ensemble", name])]
+
+    def command(**changes: bool) -> str:
+        flags = (f"--{flag.replace('_', '-')}" for flag, on in {**asked, **changes}.items() if on)
+        return session.command(shlex.join([*given, *flags]))
+
+    offer = "" if asked["cpu"] else command(cpu=True, over_quota=False)
+    known = {flag: asked[flag] for flag in ("again", "notebook", "over_quota")}
+    return How(**known, offer=offer, same=command(), go_on=command(again=False))
 
 
 def named(accelerator: str | None) -> str:
@@ -49,6 +57,15 @@ def left(plan: SubmitPlan) -> str:
     if family(plan.accelerator) is None:
         return "none are needed"
     return "not known" if plan.quota_left_s is None else f"{plan.quota_left_s / 3600:.2f}"
+
+
+def earlier(plan: SubmitPlan) -> str:
+    """Return the number of an attempt that is not the first, and what became of the one before."""
+    last = plan.previous
+    if last is None or last.attempt == plan.attempt:
+        return f"{plan.attempt}, continued" if last else str(plan.attempt)
+    why = f": {last.error}" if last.error else ""
+    return f"{plan.attempt}; the one before {last.status}{why}"
 
 
 def measured(packed: Packed, how: How) -> Measured:
@@ -85,6 +102,11 @@ def hold(session: Session, plan: SubmitPlan, *, dry_run: bool) -> None:
 
     if not plan.pushes:
         return
+    if plan.submissions_left == 0:
+        session.out.warn(
+            "no submission is left today: the kernel runs all the same, and the same command "
+            "submits it after 00:00 UTC"
+        )
     if not dry_run:
         budget.require(plan.judgement, over_quota=plan.over_quota)
     on = f"; {budget.OVER} goes on" if plan.over_quota and not plan.judgement.fits else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kagflow.cli import guard
+from kagflow.cli import ensemble, guard
 from kagflow.cli.session import Session
 
 if TYPE_CHECKING:
@@ -85,14 +86,12 @@ def _explained(session: Session, row: SubmissionRow) -> dict[str, Any]:
         return {}
     if row.status != "failed":
         does = "submits its finished run" if row.status == "ran" else "continues it"
-        return {"next": f"{session.command('submit')} {does}"}
+        return {"next": f"{_submit(session, row)} {does}, unless the pack changed since"}
     detail = row.detail or {}
     found = cause(row.error or "", [detail.get("telling") or "", *(detail.get("log") or [])])
     if found is None:
-        return {
-            "likely": "not known: neither its error nor its log says",
-            "next": _again(session, row),
-        }
+        unknown = "not known: neither its error nor its log says"
+        return {"likely": unknown, "next": _again(session, row)}
     given = f", by: {found.line}" if found.line else ""
     return {
         "likely": f"{found.name}{given}",
@@ -102,12 +101,26 @@ def _explained(session: Session, row: SubmissionRow) -> dict[str, Any]:
 
 
 def _again(session: Session, row: SubmissionRow) -> str:
-    full = session.command("submit --dry-run --full")
+    mend = f"{_submit(session, row, '--dry-run', '--full')}, mend it, then"
+    # What failed before it was submitted is a new attempt unasked.
     if row.ref is None:
-        # Nothing was submitted that could be doubled.
-        return f"{full}, mend it, then {session.command('submit')}"
-    again = session.command("submit --again")
-    return f"{full}, mend it, then {again} (a changed pack needs no --again)"
+        return f"{mend} {_submit(session, row)}"
+    return f"{mend} {_submit(session, row, '--again')} (a changed pack needs no --again)"
+
+
+def _submit(session: Session, row: SubmissionRow, *flags: str) -> str:
+    """Return the command that submits as a row was submitted."""
+    from kagflow.ship.hours import family
+    from kagflow.ship.plan import kernel_slug
+
+    given = ["submit", row.competition]
+    if row.ensemble not in (None, ensemble.DEFAULT):
+        given += ["--ensemble", row.ensemble]
+    if row.accelerator and family(row.accelerator) is None:
+        given.append("--cpu")
+    if (row.kernel or "").endswith(f"/{kernel_slug(row.competition, notebook=True)}"):
+        given.append("--notebook")
+    return session.command(shlex.join([*given, *flags]))
 
 
 def _facts(row: SubmissionRow) -> list[tuple[str, object]]:

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 class How:
     """What the command line asks of a submission beyond its pack.
 
-    `offer` is the command that would submit the same without an accelerator.
+    Whole commands: `same` asks for this very submission, `go_on` continues it once it began,
+    `offer` would submit the same without an accelerator.
     """
 
     again: bool = False
     notebook: bool = False
     over_quota: bool = False
     offer: str = ""
+    same: str = ""
+    go_on: str = ""
 
 
 PLAIN = How()

@@ -58,8 +58,8 @@ def command(
     remote = remotes.open_remote(session)
     packed = pack.ensure(session, known, name=name)
     known = guard.on_cpu(known) if cpu else known
-    same = guard.offer(session, words or [], name=name, again=again, notebook=notebook)
-    how = How(again=again, notebook=notebook, over_quota=over_quota, offer="" if cpu else same)
+    how = guard.how(session, words or [], name=name, cpu=cpu, again=again, notebook=notebook,
+                    over_quota=over_quota)  # fmt: skip
     plan = make_plan(known, packed, remote, how)
     show_plan(session, plan, packed)
     receipt = rehearse(session, known, packed, full=full, notebook=notebook)
@@ -73,11 +73,11 @@ def command(
     guard.hold(session, plan, dry_run=dry_run)
     if dry_run:
         session.out.result(
-            {"plan": plan.to_dict(), "receipt": asdict(receipt), "next": session.command("submit")},
-            f"next: {session.command('submit')}",
+            {"plan": plan.to_dict(), "receipt": asdict(receipt), "next": how.same},
+            f"next: {how.same}",
         )
         return
-    confirm(receipt, yes=yes)
+    confirm(plan, receipt, yes=yes)
     row = execute(session, known, packed, remote=remote, how=how)
     session.out.result(
         {"plan": plan.to_dict(), "submission": row, "next": session.command("history")},
@@ -113,6 +113,7 @@ def show_plan(session: Session, plan: SubmitPlan, packed: Packed) -> None:
     score = cv["naive"] if cv["crossfitted"] is None else cv["crossfitted"]
     rows = [
         ("account", f"{plan.account} on {plan.profile}"),
+        *([("attempt", guard.earlier(plan))] if plan.attempt > 1 else []),
         ("score out of fold", f"{score:.4f} ({cv['label']}), all-empty {cv['floor']:.4f}"),
         *((one.part, f"{one.push.ref} version {one.version}, {_upload(one)}")
           for one in plan.datasets),
@@ -206,22 +207,20 @@ def show_receipt(session: Session, receipt: Receipt) -> None:
         session.out.say(f"  | {line}")
 
 
-def confirm(receipt: Receipt, *, yes: bool) -> None:
+def confirm(plan: SubmitPlan, receipt: Receipt, *, yes: bool) -> None:
     """Ask once before hours and one of the day's submissions are spent.
 
-    Raises RefusedError on a no, and on a yellow receipt where nobody can be asked: a green one
-    is taken there.
+    What began earlier was asked about then. Raises RefusedError on a no, and on a yellow receipt
+    where nobody can be asked: a green one is taken there.
     """
     green = receipt.verdict == "green"
-    if yes:
+    if yes or not plan.pushes:
         return
     if not sys.stdin.isatty():
         if green:
             return
-        raise RefusedError(
-            "the rehearsal is yellow (see above) and nobody can be asked",
-            hint="the same command with --yes",
-        )
+        why = "the rehearsal is yellow (see above) and nobody can be asked"
+        raise RefusedError(why, hint="the same command with --yes")
     if not typer.confirm("Submit?" if green else "Submit with what could not be proved?", err=True):
         raise RefusedError("not submitted")
 
@@ -242,7 +241,7 @@ def execute(
     plan = make_plan(known, packed, remote, how)
     records, progress = Records(user_state()), session.out.progress()
     try:
-        with detach.told(session, plan):
+        with detach.told(session, plan, how.go_on):
             done = submit.execute(plan, remote, records, progress=progress)
     finally:
         # Whatever became of its submission, what the saved run took is known.

@@ -9,6 +9,8 @@ import pytest
 from kagflow.cli.submit import confirm
 from kagflow.errors import RefusedError
 
+NEW = SimpleNamespace(pushes=True)
+
 
 @pytest.fixture
 def asked(monkeypatch):
@@ -26,15 +28,20 @@ def asked(monkeypatch):
 def test_a_person_is_asked_once(asked, verdict, question):
     receipt = SimpleNamespace(verdict=verdict)
     with pytest.raises(RefusedError, match="not submitted"):
-        confirm(receipt, yes=False)
+        confirm(NEW, receipt, yes=False)
     assert asked == [question]
-    confirm(receipt, yes=True)
+    confirm(NEW, receipt, yes=True)
     assert asked == [question]
 
 
 def test_where_nobody_can_be_asked_only_what_was_proved_goes_on(monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
-    confirm(SimpleNamespace(verdict="green"), yes=False)
+    confirm(NEW, SimpleNamespace(verdict="green"), yes=False)
     with pytest.raises(RefusedError, match="nobody can be asked"):
-        confirm(SimpleNamespace(verdict="yellow"), yes=False)
-    confirm(SimpleNamespace(verdict="yellow"), yes=True)
+        confirm(NEW, SimpleNamespace(verdict="yellow"), yes=False)
+    confirm(NEW, SimpleNamespace(verdict="yellow"), yes=True)
+
+
+def test_what_was_pushed_is_not_asked_about_again(asked):
+    confirm(SimpleNamespace(pushes=False), SimpleNamespace(verdict="yellow"), yes=False)
+    assert asked == []

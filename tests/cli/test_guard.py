@@ -55,18 +55,28 @@ def test_what_was_measured_is_read_from_beside_the_pack(tmp_path: Path) -> None:
     assert guard.measured(packed, How()).cpu_minutes is None
 
 
-def test_what_is_offered_is_the_same_submission(tmp_path: Path) -> None:
+FLAGS = {"cpu": False, "again": False, "notebook": False, "over_quota": False}
+
+
+def test_the_commands_of_a_submission_ask_for_the_same(tmp_path: Path) -> None:
     session = Session(Output(), Workspace(tmp_path, "kaggle"))
-    plain = {"name": "default", "again": False, "notebook": False}
-    assert guard.offer(session, [], **plain) == "kagflow submit --cpu"
-    asked = {"name": "two best", "again": True, "notebook": True}
-    told = guard.offer(session, ["steel"], **asked)
-    assert told == "kagflow submit steel --cpu --ensemble 'two best' --again --notebook"
+    plain = guard.how(session, [], name="default", **FLAGS)
+    assert (plain.same, plain.go_on) == ("kagflow submit", "kagflow submit")
+    assert plain.offer == "kagflow submit --cpu"
+    asked = guard.how(session, ["steel"], name="two best", **dict.fromkeys(FLAGS, True))
+    given = "kagflow submit steel --ensemble 'two best'"
+    assert asked.same == f"{given} --cpu --again --notebook --over-quota"
+    # With --again, what goes on would be another submission once this one has its score.
+    assert asked.go_on == f"{given} --cpu --notebook --over-quota"
+    assert asked.offer == ""
+    over = guard.how(session, ["steel"], name="default", **{**FLAGS, "over_quota": True})
+    assert over.offer == "kagflow submit steel --cpu"
+    assert over.over_quota
 
 
-def judged(*, over: bool, pushes: bool = True) -> SimpleNamespace:
+def judged(*, over: bool, pushes: bool = True, today: int = 5) -> SimpleNamespace:
     beyond = Judgement((Action("the submission", HOUR, HOUR),), 0.5 * HOUR, None)
-    return SimpleNamespace(judgement=beyond, over_quota=over, pushes=pushes)
+    return SimpleNamespace(judgement=beyond, over_quota=over, pushes=pushes, submissions_left=today)
 
 
 def test_a_dry_run_says_what_would_refuse_and_a_refusal_says_it_once(
@@ -85,6 +95,27 @@ def test_a_dry_run_says_what_would_refuse_and_a_refusal_says_it_once(
     said = capsys.readouterr().err
     assert "--over-quota goes on" in said
     assert "warning" not in said
+
+
+def test_a_day_without_submissions_is_said_before_the_push(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = Session(Output(), Workspace(tmp_path, "kaggle"))
+    guard.hold(session, judged(over=True, today=0), dry_run=False)
+    assert "no submission is left today" in capsys.readouterr().err
+    guard.hold(session, judged(over=True, today=0, pushes=False), dry_run=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_attempt_says_what_became_of_the_one_before() -> None:
+    def told(number: int, attempt: int, status: str, error: str | None = None) -> str:
+        last = SimpleNamespace(attempt=attempt, status=status, error=error)
+        return guard.earlier(SimpleNamespace(attempt=number, previous=last))
+
+    assert told(2, 1, "failed", "out of memory") == "2; the one before failed: out of memory"
+    assert told(3, 2, "scored") == "3; the one before scored"
+    assert told(2, 2, "running") == "2, continued"
+    assert guard.earlier(SimpleNamespace(attempt=2, previous=None)) == "2"
 
 
 def test_a_kernel_on_a_cpu_asks_for_no_accelerator(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_failed_one_is_explained(kagflow: Any, records: Records) -> None:
     told = json.loads(kagflow("--json", "history", "7")[0])
     assert told["pack"] == "7" * 16
     assert told["explained"]["likely"].startswith("a module is missing")
-    assert "kagflow submit --again" in told["explained"]["next"]
+    assert "kagflow submit steel --again" in told["explained"]["next"]
 
 
 def test_a_kernel_that_was_never_submitted_is_simply_tried_anew(
@@ -102,7 +102,7 @@ def test_a_kernel_that_was_never_submitted_is_simply_tried_anew(
     assert "minutes" in text
     assert "12.3 projected" in text
     assert " real" not in text
-    assert err.rstrip().endswith("mend it, then kagflow submit")
+    assert err.rstrip().endswith("mend it, then kagflow submit steel")
 
 
 def test_what_is_pending_says_why_nobody_could_be_asked(kagflow: Any, records: Records) -> None:
@@ -111,7 +111,23 @@ def test_what_is_pending_says_why_nobody_could_be_asked(kagflow: Any, records: R
     assert "what is pending was not asked about: no Kaggle credential" in err
     assert "submitted" in text
     told = json.loads(kagflow("--json", "history", "8")[0])
-    assert "kagflow submit continues it" in told["explained"]["next"]
+    assert (
+        told["explained"]["next"]
+        == "kagflow submit steel continues it, unless the pack changed since"
+    )
+
+
+def test_what_comes_next_submits_as_it_was_submitted(kagflow: Any, records: Records) -> None:
+    sent(records, 8, status="running", ref=None, ensemble="two best", accelerator="None",
+         kernel="ann/kagflow-steel-notebook", kernel_version=3)  # fmt: skip
+    as_it_was = "kagflow submit steel --ensemble 'two best' --cpu --notebook"
+    told = json.loads(kagflow("--json", "history", "8888")[0])
+    assert told["explained"]["next"] == f"{as_it_was} continues it, unless the pack changed since"
+    sent(records, 9, status="failed", ensemble="default", kernel="ann/kagflow-steel",
+         kernel_version=4, accelerator="NvidiaTeslaT4")  # fmt: skip
+    told = json.loads(kagflow("--json", "history", "9")[0])
+    assert told["explained"]["next"].startswith("kagflow submit steel --dry-run --full, mend it, ")
+    assert "then kagflow submit steel --again (" in told["explained"]["next"]
 
 
 def test_nothing_submitted_names_the_next_command(kagflow: Any) -> None:

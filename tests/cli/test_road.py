@@ -142,19 +142,22 @@ def test_a_kernel_on_a_cpu_costs_no_hours_and_goes_on_without_us(
     assert refused["error"].startswith("does not fit: ")
     offered = refused["hint"].partition(" takes 0 accelerator hours")[0]
     assert offered == "kagflow submit --cpu --again --profile local"
+    assert kagflow(*offered.split()[1:], "--dry-run")["next"] == offered
     with monkeypatch.context() as patched:
         patched.setattr("kagflow.ship.submit.follow_kernel", stop)
         left = kagflow(*offered.split()[1:], "--yes", code=130)
     assert (left["status"], left["kernel_version"], left["ref"]) == ("running", 2, None)
     assert "version 2 goes on without this machine" in left["detached"]
     assert f"kagflow history {left['pack']}" in left["detached"]
+    assert "kagflow submit --cpu --profile local waits on and submits it" in left["detached"]
     while (asked := kagflow("history", left["pack"]))["status"] == "running":
         time.sleep(0.2)
     assert (asked["status"], asked["explained"]["next"]) == (
         "ran",
-        "kagflow submit --profile local submits its finished run",
+        "kagflow submit shapes --cpu --profile local submits its finished run, unless the pack "
+        "changed since",
     )
-    told = kagflow("submit", "--cpu", "--yes")
+    told = kagflow("submit", "--cpu")
     plan, row = told["plan"], told["submission"]
     assert (row["attempt"], row["kernel_version"], row["status"]) == (2, 2, "scored")
     assert (plan["accelerator"], row["accelerator"], row["gpu_hours"]) == ("None", "None", 0.0)
