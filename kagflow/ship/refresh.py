@@ -40,7 +40,7 @@ def _asked(records: Records, remote: Remote, row: SubmissionRow) -> SubmissionRo
     log = remote.kernel_log(kernel, version)
     closed = settle.end_run(records, row, status, log, noticed=True)
     if not status.complete:
-        return settle.run_failed(records, row, status, log)
+        return settle.run_failed(records, row, status, log, seconds=closed.seconds or 0.0)
     return settle.ran(records, row, closed.seconds or 0.0)
 
 
@@ -95,14 +95,11 @@ def _scored(records: Records, remote: Remote, row: SubmissionRow) -> SubmissionR
     if not item.ended:
         return row
     stretch = settle.end_scoring(records, row, noticed=True)
+    rerun, rerun_s = str((row.detail or {}).get("rerun", "unknown")), stretch.seconds or 0.0
     if item.status == "ERROR":
-        return settle.scoring_failed(records, row, item)
+        return settle.scoring_failed(
+            records, row, item, state=remote.state, rerun=rerun, rerun_s=rerun_s
+        )
     return settle.scored(
-        records,
-        row,
-        item,
-        state=remote.state,
-        rerun=str((row.detail or {}).get("rerun", "unknown")),
-        rerun_s=stretch.seconds or 0.0,
-        watched=False,
+        records, row, item, state=remote.state, rerun=rerun, rerun_s=rerun_s, watched=False
     )

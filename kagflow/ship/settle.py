@@ -80,13 +80,18 @@ def end_kernel(
 def ran(records: Records, row: SubmissionRow, seconds: float) -> SubmissionRow:
     """Note that a kernel's run came to its end; one that was submitted stays that."""
     status = "ran" if row.status in {"planned", "running"} else row.status
-    return _update(records, row, status=status, real_minutes=seconds / 60)
+    return _update(records, row, status=status, **_took(row, seconds))
 
 
 def run_failed(
-    records: Records, row: SubmissionRow, status: KernelStatus, log: Sequence[LogLine]
+    records: Records,
+    row: SubmissionRow,
+    status: KernelStatus,
+    log: Sequence[LogLine],
+    *,
+    seconds: float,
 ) -> SubmissionRow:
-    """Note that a kernel's run failed: Kaggle's reason, the likely cause, the log's end.
+    """Note that a kernel's run failed after `seconds`: Kaggle's reason, likely cause, log's end.
 
     What gave the cause away is kept too where it was said before that.
     """
@@ -103,7 +108,17 @@ def run_failed(
         error=reason,
         cause=found.name if found else None,
         detail={**(row.detail or {}), "log": tail, "telling": earlier},
+        **_took(row, seconds),
     )
+
+
+def _took(row: SubmissionRow, seconds: float) -> dict[str, float]:
+    """Return the minutes and GPU hours of a saved run."""
+    return {"real_minutes": seconds / 60, "gpu_hours": _gpu_hours(row, seconds / 60)}
+
+
+def _gpu_hours(row: SubmissionRow, minutes: float) -> float:
+    return minutes / 60 if hours.family(row.accelerator or "") else 0.0
 
 
 def end_scoring(records: Records, row: SubmissionRow, *, noticed: bool = False) -> HoursRow:
@@ -119,12 +134,36 @@ def end_scoring(records: Records, row: SubmissionRow, *, noticed: bool = False) 
     return hours.end(records, stretch, seconds=seconds, source="estimated", noticed=noticed)
 
 
-def scoring_failed(records: Records, row: SubmissionRow, item: Submission) -> SubmissionRow:
-    """Note that Kaggle could not score a submission."""
+def scoring_failed(
+    records: Records,
+    row: SubmissionRow,
+    item: Submission,
+    *,
+    state: Path,
+    rerun: str,
+    rerun_s: float,
+) -> SubmissionRow:
+    """Note that Kaggle could not score a submission; `state` is the client's folder."""
     error = item.error or "no reason given"
     found = cause(error)
-    named = found.name if found else None
-    return _update(records, row, status="failed", error=error, cause=named)
+    return _update(
+        records,
+        row,
+        status="failed",
+        error=error,
+        cause=found.name if found else None,
+        gpu_hours=_gpu_hours(row, _billed_minutes(row, rerun_s, state=state, rerun=rerun)),
+    )
+
+
+def _saved_minutes(row: SubmissionRow) -> float:
+    return float((row.detail or {}).get("save_minutes", row.real_minutes) or 0.0)
+
+
+def _billed_minutes(row: SubmissionRow, rerun_s: float, *, state: Path, rerun: str) -> float:
+    """Return what counts of a submission: its saved run, and a rerun unless that is free."""
+    billed = rerun != "none" and assumptions.value(state, "rerun_billed")
+    return _saved_minutes(row) + (rerun_s / 60 if billed else 0.0)
 
 
 def scored(  # noqa: PLR0913 - all that a score comes with
@@ -141,10 +180,7 @@ def scored(  # noqa: PLR0913 - all that a score comes with
 
     How long a rerun took is known only where it was `watched`.
     """
-    save = (row.detail or {}).get("save_minutes", row.real_minutes) or 0.0
-    reran, took = rerun != "none", rerun_s / 60
-    billed = reran and assumptions.value(state, "rerun_billed")
-    minutes = save + (took if billed else 0.0)
+    save, reran, took = _saved_minutes(row), rerun != "none", rerun_s / 60
     return _update(
         records,
         row,
@@ -153,7 +189,7 @@ def scored(  # noqa: PLR0913 - all that a score comes with
         private=item.private,
         scored_at=now(),
         real_minutes=save if not reran else took if watched else None,
-        gpu_hours=minutes / 60 if hours.family(row.accelerator or "") else 0.0,
+        gpu_hours=_gpu_hours(row, _billed_minutes(row, rerun_s, state=state, rerun=rerun)),
         detail={
             **(row.detail or {}),
             "save_minutes": save,

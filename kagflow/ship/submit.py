@@ -142,7 +142,7 @@ class _Attempt:
             log = self.remote.kernel_log(kernel, version)
             closed = settle.end_run(self.records, row, status, log, noticed=ended)
             if not status.complete:
-                raise self._kernel_failed(row, status, log)
+                raise self._kernel_failed(row, status, log, closed.seconds or 0.0)
             told = costs.from_log("".join(line.text for line in log).splitlines())
             return {"seconds": closed.seconds, "costs": told}
 
@@ -182,8 +182,11 @@ class _Attempt:
         watched = not self.remote.submission(ref).ended
         item = self._scored(ref)
         closed = settle.end_scoring(self.records, row, noticed=not watched)
+        state, rerun, rerun_s = self.remote.state, self.plan.rerun, closed.seconds or 0.0
         if item.status == "ERROR":
-            failed = settle.scoring_failed(self.records, row, item)
+            failed = settle.scoring_failed(
+                self.records, row, item, state=state, rerun=rerun, rerun_s=rerun_s
+            )
             raise RemoteError(
                 f"submission {ref} failed: {failed.error}",
                 hint=self.plan.command(f"history {ref}"),
@@ -192,9 +195,9 @@ class _Attempt:
             self.records,
             row,
             item,
-            state=self.remote.state,
-            rerun=self.plan.rerun,
-            rerun_s=closed.seconds or 0.0,
+            state=state,
+            rerun=rerun,
+            rerun_s=rerun_s,
             watched=watched,
         )
 
@@ -212,9 +215,9 @@ class _Attempt:
             self.progress.finish()
 
     def _kernel_failed(
-        self, row: SubmissionRow, status: KernelStatus, log: tuple[LogLine, ...]
+        self, row: SubmissionRow, status: KernelStatus, log: tuple[LogLine, ...], seconds: float
     ) -> RemoteError:
-        failed = settle.run_failed(self.records, row, status, log)
+        failed = settle.run_failed(self.records, row, status, log, seconds=seconds)
         head = f"kernel {row.kernel} version {row.kernel_version} failed: {failed.error}"
         detail = failed.detail or {}
         by = f", by: {detail['telling']}" if detail["telling"] else ""

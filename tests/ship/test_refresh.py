@@ -80,6 +80,7 @@ def test_a_failed_run_is_noted_with_its_log_cause_and_hours(
     (row,) = refresh(records, Answers(tmp_path, "ERROR", "died", log), profile="kaggle")
     assert (row.status, row.error, row.cause) == ("failed", "died", "out of memory")
     assert (row.detail or {})["log"][-1] == "CUDA out of memory"
+    assert (row.real_minutes, row.gpu_hours) == (6.0, pytest.approx(0.1))
     (hours,) = records.select(HoursRow)
     assert hours.seconds == 360.0
     # It ended when its seconds were over, not when somebody looked a day later.
@@ -93,6 +94,7 @@ def test_a_finished_run_keeps_its_hours_and_is_not_submitted(
     log = (LogLine(90.0, "stdout", "done\n"),)
     (row,) = refresh(records, Answers(tmp_path, "COMPLETE", "", log), profile="kaggle")
     assert (row.status, row.ref, row.real_minutes) == ("ran", None, 1.5)
+    assert row.gpu_hours == pytest.approx(0.025)
     (hours,) = records.select(HoursRow)
     assert hours.seconds == 90.0
 
@@ -124,6 +126,7 @@ def test_a_failed_scoring_is_noted(records: Records, tmp_path: Path) -> None:
     failed = submission(status="ERROR", public=None, private=None, error="Notebook Timeout")
     (row,) = refresh(records, Answers(tmp_path, scored=failed), profile="kaggle")
     assert (row.status, row.error, row.cause) == ("failed", "Notebook Timeout", "out of time")
+    assert row.gpu_hours == pytest.approx((3 + 20) / 60)
 
 
 def test_what_waits_or_is_anothers_is_left_alone(records: Records, tmp_path: Path) -> None:
