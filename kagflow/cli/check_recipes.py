@@ -110,7 +110,7 @@ def check(session: Session, wanted: Wanted, *, quiet: bool = False) -> list[Soun
 
     Leaves with exit code 2 where anything is faulty. `quiet` says nothing of what is sound.
     """
-    place = find(session, wanted.competition)
+    place = _place(session, wanted)
     names = _names(place, wanted)
     bars = session.out.progress()
     # The first recipe loads the libraries.
@@ -133,6 +133,25 @@ def check(session: Session, wanted: Wanted, *, quiet: bool = False) -> list[Soun
     if not quiet:
         session.out.result(value, f"{place.name}: {_counted(checked)} without a fault")
     return sound
+
+
+def _place(session: Session, wanted: Wanted) -> Place:
+    """Find the competition; raises UsageError where one is named in a recipe's place."""
+    known = competitions.folders(session.workspace)
+    meant = next((one for one in wanted.recipes if one in known), None)
+    instead = UsageError(
+        f"'{meant}' is a competition, and check takes recipes",
+        hint=f"kagflow check --competition {meant}",
+    )
+    try:
+        place = find(session, wanted.competition)
+    except UsageError:
+        if meant is None:
+            raise
+        raise instead from None
+    if meant is not None and meant not in place.recipes:
+        raise instead
+    return place
 
 
 def _leave(session: Session, place: Place, value: dict[str, Any], found: Sequence[Located]) -> None:

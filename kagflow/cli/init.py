@@ -41,7 +41,8 @@ def command(
     session.out.result(
         {"competition": name, "folder": str(folder), "files": files},
         f"made {folder}: {', '.join(files)}\nnext: fill in competition.yaml, then "
-        f"kagflow fetch {name}",
+        f"kagflow check --competition {name} and kagflow fetch {name}   "
+        f"(images of your own: kagflow local add {name} --data DIR)",
     )
 
 

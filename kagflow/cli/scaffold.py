@@ -24,7 +24,10 @@ def write(folder: Path, name: str, source: Known | None) -> list[str]:
         shutil.copytree(
             template, beside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
-        text = (beside / YAML).read_text().replace("NAME", name)
+        text = (beside / YAML).read_text()
+        # Comments stay in their column.
+        text = re.sub(r"NAME +(?=#)", lambda found: f"{name} ".ljust(len(found[0])), text)
+        text = text.replace("NAME", name)
         if source is not None:
             shutil.rmtree(beside / "recipes")
             _copy(source, beside, name)

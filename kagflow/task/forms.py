@@ -97,7 +97,7 @@ class Form:
         except ValueError:
             raise DataError(
                 f"{image_id}: unknown class {label!r}",
-                hint=f"The classes are {', '.join(self.spec.classes)}.",
+                hint=f"In competition.yaml the classes are {', '.join(self.spec.classes)}.",
             ) from None
 
     def _split_key(self, key: str) -> tuple[str, str]:

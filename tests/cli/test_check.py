@@ -125,6 +125,21 @@ def test_a_recipe_that_is_not_there_names_the_nearest(steel: Path, check: Any) -
     assert check("competitions/steel/recipes/base.yaml", "--json")["faults"] == []
 
 
+def test_a_competition_in_a_recipes_place_is_told(steel: Path, check: Any) -> None:
+    hint = "kagflow check --competition steel"
+    assert check("steel", "--json", code=2)["hint"] == hint
+    # Which competition is meant is not known either where there are two.
+    other = steel.parent / "rails"
+    other.mkdir()
+    (other / "competition.yaml").write_text(COMPETITION)
+    told = check("steel", "--json", code=2)
+    assert told["error"] == "'steel' is a competition, and check takes recipes"
+    assert told["hint"] == hint
+    (steel / "recipes" / "steel.yaml").write_text(BASE)
+    told = check("steel", "--competition", "steel", "--json")
+    assert told["checked"] == ["recipes/steel.yaml"]
+
+
 def test_an_error_in_the_users_file_shows_its_own_lines_alone(steel: Path, check: Any) -> None:
     (steel / "models.py").write_text("import torch\nfrom torch import nothing_of_the_kind\n")
     out, err = check(code=2)

@@ -93,6 +93,14 @@ def test_an_unknown_source_leaves_nothing(home: Path, capsys: Capsys) -> None:
     assert not (home / "rails").exists()
 
 
+@pytest.mark.parametrize("name", ["a", "rails", "rails_of_every_kind_and_of_every_length"])
+def test_comments_stay_in_their_column(home: Path, capsys: Capsys, name: str) -> None:
+    assert init(capsys, name)[0] == 0
+    slug, *_ = (home / name / "competition.yaml").read_text().splitlines()[1:]
+    assert slug.startswith(f"slug: {name} ")
+    assert slug.index("#") == max(32, len(f"slug: {name} "))
+
+
 @pytest.mark.slow
 def test_a_scaffold_from_the_shipped_competition_checks_green(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
