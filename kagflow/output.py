@@ -49,14 +49,18 @@ class Output:
         pairs = len(columns) == 2
         named = any(columns)
         style = box.SIMPLE_HEAD if named else box.SIMPLE
-        table = Table(title=title or None, title_justify="left", box=style, show_header=named)
+        table = Table(box=style, show_header=named)
         for number, column in enumerate(columns):
             side: Literal["left", "right"] = "right" if number and named and not pairs else "left"
             table.add_column(column, justify=side, overflow="fold")
         for row in rows:
             # As Text, since a run's name may hold brackets that rich would read as its own.
             table.add_row(*(Text("" if cell is None else redact(str(cell))) for cell in row))
-        self._console(stderr=False).print(table)
+        console = self._console(stderr=False)
+        if title:
+            # Not as the table's own, which is folded where the table is narrower.
+            console.print(Text(redact(title), style="italic"), soft_wrap=True)
+        console.print(table)
 
     def holds(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> bool:
         """Tell whether a table of so many columns stays unfolded in the terminal's width."""

@@ -47,7 +47,8 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     (
         "another version of the pack",
         r"is not the (file|pack)|manifest was changed|another pack|not as the manifest lists",
-        "none: the kernel compares its inputs with the pack itself, since only Kaggle mounts them",
+        "nothing (only Kaggle mounts a pack's datasets): the kernel itself compares them with the "
+        "pack",
     ),
     (
         "an input is missing",

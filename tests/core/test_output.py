@@ -51,6 +51,13 @@ def test_a_table_in_a_pipe_is_not_cut(
     assert "y" * 60 in printed
 
 
+def test_a_title_is_not_folded_to_the_width_of_its_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Output().table("hours of [red] submissions this week", ("a", "b", "c"), [(1, 2, 3)])
+    assert capsys.readouterr().out.splitlines()[0] == "hours of [red] submissions this week"
+
+
 def test_progress_off_a_terminal_leaves_one_line_a_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
