@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +101,17 @@ def test_score_counts_images_that_labels_do_not_list_as_clean_and_says_so(tiles,
     assert "b class 1 is not asked for" in value["error"]
     solution.write_text(f"{HEADER}\nq,1,1 6\n")
     assert call("score", str(path), "--truth", str(solution))[0] == 6
+
+
+def test_score_by_the_function_that_the_guide_shows(tiles, call):
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "add-your-own-code.md"
+    (code,) = re.findall(r"```python\n# \S+/metrics\.py\n(.+?)```", guide.read_text(), re.DOTALL)
+    folder = tiles / "competitions" / "tiles"
+    (folder / "metrics.py").write_text(code)
+    (folder / "competition.yaml").write_text(YAML + 'metric: "tiles.metrics:f2"\n')
+    solution, path = tiles / "truth.csv", tiles / "s.csv"
+    solution.write_text(f"{HEADER}\na,1,1 6\na,2,\nb,1,\nb,2,1 2\n")
+    path.write_text(f"{HEADER}\na,1,1 3\na,2,\nb,1,5 1\nb,2,\n")
+    scores = call("score", str(path), "--truth", str(solution))[1]["scores"]["all"]
+    assert scores["value"] == pytest.approx((15 / 27 + 1) / 4)
+    assert scores["per_class"] == pytest.approx([15 / 54, 0.5])
