@@ -28,6 +28,7 @@ from kagflow.learn import perimage
 from kagflow.learn.search import PARTS
 from kagflow.learn.shakeup_sampling import Paired, predict_interval
 from kagflow.task import metric as metrics
+from kagflow.task.table import read_table, write_table
 from kagflow.yaml_file import dump_yaml
 
 RESULTS = Path(__file__).parent / "MEMBERS.md"
@@ -130,10 +131,19 @@ def hidden(place: Place, step: str) -> tuple[float, float, float]:
     common = ("--competition", name)
     kagflow(place, "predict", str(images), "-o", str(csv), "--ensemble", step, *common)
     minutes = (time.monotonic() - began) / 60
-    truth = place.hidden / "solution.csv"
-    found = kagflow(place, "score", str(csv), "--truth", str(truth), *common)["scores"]
-    whole = found.get("all") or next(iter(found.values()))
+    truth = unsealed(place.hidden / "solution.csv", beside / "solution.csv")
+    whole = kagflow(place, "score", str(csv), "--truth", str(truth), *common)["scores"]["all"]
+    assert whole["images"] == len(place.hidden_files())
     return float(whole["value"]), float(whole["floor"]), minutes
+
+
+def unsealed(solution: Path, target: Path) -> Path:
+    """Write the truth of the whole hidden part: of a sealed one only the public half is scored."""
+    table = read_table(solution)
+    kept = [at for at, name in enumerate(table.header) if name != "Usage"]
+    rows = [[row[at] for at in kept] for row in table.rows]
+    write_table(target, [table.header[at] for at in kept], rows)
+    return target
 
 
 def rows(place: Place, *, on_hidden: bool) -> list[str]:
